@@ -1,0 +1,135 @@
+"""Argument checks: each message names the argument, what is allowed, what came and a remedy."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+_NON_NEGATIVE = ("finite and >= 0", lambda x: 0 <= x < math.inf)
+_POSITIVE = ("finite and > 0", lambda x: 0 < x < math.inf)
+_DECAY_RATE = ("in [0, 1)", lambda x: 0 <= x < 1)
+_FRACTION = ("in [0, 1]", lambda x: 0 <= x <= 1)
+
+# argument: ((allowed range, predicate), what to try)
+_RANGES = {
+    "learning_rate": (_NON_NEGATIVE, "1e-4, or a third to a tenth of AdamW's"),
+    "initial_learning_rate": (_POSITIVE, "the schedule's peak, e.g. 1e-4"),
+    "b1": (_DECAY_RATE, "0.9"),
+    "b2": (_DECAY_RATE, "0.99"),
+    "weight_decay": (_NON_NEGATIVE, "0.1, or three to ten times AdamW's; 0 turns it off"),
+    "multiplier": (_NON_NEGATIVE, "1.0, which leaves the weight decay as it is"),
+    "slow_step_size": (_FRACTION, "0.5"),
+}
+
+
+def check_scalars(**hyperparameters: Any) -> None:
+    """Refuses hyperparameters outside the ranges known for their names; schedules pass unchecked.
+
+    Args:
+      **hyperparameters: values by argument name, each a number, a traced scalar or a schedule.
+
+    Raises:
+      TypeError: neither a real number nor a schedule.
+      ValueError: a number outside the range, NaN included, or an array that is no scalar.
+    """
+    for name, value in hyperparameters.items():
+        if not callable(value):
+            check_number(name, value, kinds="a number or a schedule")
+
+
+def check_number(name: str, value: Any, kinds: str = "a number") -> None:
+    """Refuses one number outside the range known for its name; a traced value is not known yet."""
+    (allowed, is_allowed), remedy = _RANGES[name]
+    if not _is_real(value):
+        raise TypeError(
+            f"{name} must be {kinds}, {allowed}; got {value!r} of type {type(value).__name__}. "
+            f"Try {name}={remedy}."
+        )
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"{name} must be a scalar, {allowed}; got an array of shape {np.shape(value)}. "
+            "To sweep over values, map the factory over them with jax.vmap."
+        )
+    if not isinstance(value, Tracer) and not is_allowed(float(value)):
+        raise ValueError(f"{name} must be {allowed}; got {value}. Try {name}={remedy}.")
+
+
+def check_positive_integer(name: str, value: Any, remedy: int) -> None:
+    """Refuses anything but an integer of at least 1; a traced one passes unchecked."""
+    message = f"{name} must be an integer >= 1; got {value!r}. Try {name}={remedy}."
+    if not _is_real(value) or not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+        raise TypeError(message)
+    if not isinstance(value, Tracer) and (np.ndim(value) != 0 or value < 1):
+        raise ValueError(message)
+
+
+def check_transformation(name: str, value: Any) -> None:
+    """Refuses anything without optax's `init` and `update`."""
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        hint = (
+            f"; did you mean to call it, as in {value.__name__}(1e-3)?"
+            if hasattr(value, "__name__")
+            else ". Try optax.adamw(1e-3) or lion_jax.lion(1e-4)."
+        )
+        raise TypeError(
+            f"{name} must be an optax.GradientTransformation, a pair of init and update; "
+            f"got {value!r} of type {type(value).__name__}{hint}"
+        )
+
+
+def check_dtype(name: str, value: Any) -> None:
+    """Refuses anything but None or a floating-point dtype."""
+    try:
+        is_floating = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise TypeError(
+            f"{name} must be None or a floating-point dtype; got {value!r}. "
+            f"Try {name}=jnp.bfloat16, which halves the moment's bytes."
+        )
+
+
+def check_mask(name: str, value: Any) -> None:
+    """Refuses anything but None, a function of the parameters, or a tree of booleans."""
+    if callable(value):
+        return
+    wrong = [leaf for leaf in jax.tree.leaves(value) if not isinstance(leaf, bool | np.bool_)]
+    if wrong:
+        raise TypeError(
+            f"{name} must be None, a tree of booleans (or a prefix of one), or a function from "
+            f"parameters to such a tree; got the leaf {wrong[0]!r} of type "
+            f"{type(wrong[0]).__name__}. "
+            f"Try {name}=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)."
+        )
+
+
+def check_has_params(params: optax.Params | None, needed_by: str) -> None:
+    """Refuses an update without parameters where the rule reads them."""
+    if params is None:
+        raise ValueError(
+            f"{needed_by} reads the parameters; got params=None. "
+            "Try update(grads, state, params), with the parameters as third argument."
+        )
+
+
+def check_real(tree: Any, needed_by: str) -> None:
+    """Refuses complex leaves, naming the first by its path."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+            raise TypeError(
+                f"{needed_by} needs real leaves; got {jnp.result_type(leaf)} at "
+                f"{jax.tree_util.keystr(path) or 'the root'}. "
+                "Try optax.contrib.split_real_and_imaginary around the transformation."
+            )
+
+
+def _is_real(value: Any) -> bool:
+    """Whether `value` is an integer or a floating-point number, or an array of them."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,68 @@
+"""Arithmetic in at least float32, whatever the storage."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import jax
+import jax.numpy as jnp
+import optax
+
+P = ParamSpec("P")
+
+
+def at_least_float32(*arrays: Any) -> jnp.dtype:
+    """The dtype to compute in with `arrays`: their common one, or float32 if that is narrower."""
+    dtypes = [jnp.result_type(a) for a in arrays]
+    return jnp.result_type(*(jnp.float32 if _is_narrow(d) else d for d in dtypes))
+
+
+def computed_in_float32(
+    factory: Callable[P, optax.GradientTransformation],
+) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """Makes `factory`'s transformation compute in at least float32 from one end to the other.
+
+    Gradients and parameters narrower than float32 are widened before the first link of its chain
+    and the updates rounded once, to the parameters' dtype, after the last: a chain in bfloat16
+    would round at every link, and lose a weight decay of 0.1 * 0.02 beside a sign of 1 entirely.
+    Without parameters, updates have the gradients' dtype. On float32 and float64 it changes
+    nothing.
+    """
+
+    @functools.wraps(factory)
+    def widened(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        inner = optax.with_extra_args_support(factory(*args, **kwargs))
+
+        def update_fn(updates, state, params=None, **extra_args):
+            likes = updates if params is None else params
+            wide_updates = _map(_widen, updates, likes)
+            wide_params = None if params is None else _map(_widen, params, updates)
+            new_updates, state = inner.update(wide_updates, state, wide_params, **extra_args)
+            return _map(_round_like, new_updates, likes), state
+
+        return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+    return widened
+
+
+def _is_narrow(dtype: jnp.dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def _map(function: Callable[..., Any], tree: Any, other: Any) -> Any:
+    """`jax.tree.map` that leaves a leaf alone where either tree has None, e.g. no gradient."""
+    return jax.tree.map(
+        lambda x, y: x if x is None or y is None else function(x, y),
+        tree,
+        other,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def _widen(x: Any, other: Any) -> jax.Array:
+    return jnp.asarray(x, at_least_float32(x, other))
+
+
+def _round_like(update: jax.Array, like: Any) -> jax.Array:
+    dtype = jnp.result_type(like)
+    return update.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else update

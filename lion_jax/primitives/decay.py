@@ -1,0 +1,91 @@
+"""Weight decay that bypasses the moments."""
+
+# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# pyright: reportOperatorIssue=false
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_has_params, check_mask, check_scalars
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax._schedules import accepts_schedules
+
+
+@computed_in_float32
+@accepts_schedules("weight_decay", "multiplier")
+def add_decoupled_weight_decay(
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Any = None,
+    *,
+    multiplier: optax.ScalarOrSchedule | None = None,
+    cautious: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds a multiple of the parameters to the updates.
+
+    .. math::
+
+      u_t \leftarrow u_t + k \lambda \, \theta_t
+
+    with the weight decay :math:`\lambda` and the multiplier :math:`k`. Chained before the learning
+    rate (AdamW's place), a step shrinks the weights by :math:`1 - \eta_t k \lambda`. A multiplier
+    of one over the initial learning rate makes the decay independent of it: see
+    :func:`~lion_jax.decoupled_lion`.
+
+    The cautious form decays only entries that the update drives toward zero anyway,
+    :math:`u_t \theta_t \ge 0`, where the sign is that of an update yet to be subtracted: chain it
+    before the learning rate.
+
+    Args:
+      weight_decay: :math:`\lambda` >= 0: a number, a traced scalar, or a schedule from the update
+        count. The number 0 adds nothing and reads no parameters.
+      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
+        function from parameters to such a tree; None is all of them. ``static_args`` for
+        ``optax.inject_hyperparams``: ``("mask", "cautious")``.
+      multiplier: :math:`k` >= 0, likewise a number, a traced scalar or a schedule; None is 1.
+      cautious: whether to decay only where update and parameter agree in sign.
+
+    Returns:
+      A transformation of updates that keeps shapes, in the parameters' dtype. The arithmetic is at
+      least float32.
+
+    Raises:
+      ValueError: a scalar out of range; at ``update``, missing parameters.
+      TypeError: a scalar that is no number, a mask that is no mask.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> params, updates = jnp.array([2.0, -2.0]), jnp.array([1.0, 1.0])
+      >>> for cautious in (False, True):
+      ...     tx = lion_jax.add_decoupled_weight_decay(0.25, cautious=cautious)
+      ...     print(tx.update(updates, tx.init(params), params)[0])
+      [1.5 0.5]
+      [1.5 1. ]
+
+    References:
+      Loshchilov and Hutter, `Decoupled Weight Decay Regularization
+      <https://arxiv.org/abs/1711.05101>`_, 2019, Section 2; the cautious form: Chen et al.,
+      `Cautious Weight Decay <https://arxiv.org/abs/2510.12402>`_, 2025, Algorithm 1.
+    """
+    k = 1.0 if multiplier is None else multiplier
+    check_scalars(weight_decay=weight_decay, multiplier=k)
+    check_mask("mask", mask)
+    is_off = isinstance(weight_decay, int | float) and weight_decay == 0
+
+    def decay(u, p):
+        decayed = u + k * weight_decay * p
+        return (jnp.where(jnp.sign(u) * jnp.sign(p) >= 0, decayed, u) if cautious else decayed,)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        if is_off:
+            return updates, state
+        check_has_params(params, "add_decoupled_weight_decay")
+        (updates,) = map_leaves(decay, (updates,), (params,))
+        return updates, state
+
+    decayed = optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return decayed if mask is None else optax.masked(decayed, mask)

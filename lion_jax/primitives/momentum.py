@@ -1,0 +1,153 @@
+"""Momentum: what the gradients of the past contribute to this update."""
+
+# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# pyright: reportOperatorIssue=false
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_dtype, check_real, check_scalars
+from lion_jax._dtypes import at_least_float32, computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax._schedules import accepts_schedules
+
+
+class InterpolateMomentumState(NamedTuple):
+    """State of `interpolate_momentum` and of `scale_by_sign_momentum`.
+
+    Attributes:
+      mu: momentum m, a tree like the parameters, each leaf of its parameter's shape and in
+        `mu_dtype`; by default in the parameter's dtype, but at least float32.
+    """
+
+    mu: optax.Updates
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2")
+def interpolate_momentum(
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.99,
+    mu_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Interpolates between a slow momentum and the gradient.
+
+    .. math::
+
+      c_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+      m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
+
+    with :math:`m_0 = 0`. The update is :math:`c_t`, Lion's update before its sign. With ``b1``
+    equal to ``b2`` it is the plain exponential moving average of the gradients.
+
+    Args:
+      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update: a number, a traced
+        scalar, or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum; likewise.
+      mu_dtype: dtype that stores the momentum. None keeps the parameters' dtype, but at least
+        float32. ``static_args`` for ``optax.inject_hyperparams``: ``("mu_dtype",)``.
+
+    Returns:
+      A transformation from gradients to updates of the same shapes, in the parameters' dtype (the
+      gradients' if it gets no parameters) and in the gradients' units. Its state is an
+      :class:`InterpolateMomentumState`. The arithmetic is at least float32.
+
+    Raises:
+      ValueError: ``b1`` or ``b2`` outside [0, 1).
+      TypeError: ``b1`` or ``b2`` no number, ``mu_dtype`` no floating-point dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import interpolate_momentum
+      >>> tx = interpolate_momentum(b1=0.5, b2=0.75)
+      >>> state = tx.init(jnp.zeros(2))
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.array([8.0, -4.0]), state)
+      >>> print(updates, state.mu)
+      [ 5.  -2.5] [ 3.5  -1.75]
+
+    References:
+      Chen et al., `Symbolic Discovery of Optimization Algorithms
+      <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
+    """
+    check_scalars(b1=b1, b2=b2)
+    check_dtype("mu_dtype", mu_dtype)
+
+    def init_fn(params):
+        def zeros(p):
+            return jnp.zeros_like(p, dtype=mu_dtype or at_least_float32(p))
+
+        return InterpolateMomentumState(mu=jax.tree.map(zeros, params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+
+        def interpolate(g, m):
+            return b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g
+
+        updates, mu = map_leaves(interpolate, (updates, state.mu))
+        return updates, InterpolateMomentumState(mu=mu)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@computed_in_float32
+def scale_by_sign_momentum(
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.99,
+    mu_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Replaces each gradient by the sign of its interpolation with the momentum: Lion's update.
+
+    .. math::
+
+      u_t &= \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) g_t) \\
+      m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
+
+    with :math:`m_0 = 0` and :math:`\operatorname{sign}(0) = 0`.
+
+    Args:
+      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update: a number, a traced
+        scalar, or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum; likewise.
+      mu_dtype: dtype that stores the momentum. None keeps the parameters' dtype, but at least
+        float32. ``static_args`` for ``optax.inject_hyperparams``: ``("mu_dtype",)``.
+
+    Returns:
+      A transformation from gradients to updates of the same shapes, each entry -1, 0 or 1 without
+      unit, in the parameters' dtype (the gradients' if it gets no parameters). Its state is an
+      :class:`InterpolateMomentumState`.
+
+    Raises:
+      ValueError: ``b1`` or ``b2`` outside [0, 1).
+      TypeError: ``b1`` or ``b2`` no number, ``mu_dtype`` no floating-point dtype; at ``init`` and
+        ``update``, a complex leaf, which has no sign in the sense of the paper.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> tx = lion_jax.scale_by_sign_momentum()
+      >>> state = tx.init(jnp.zeros(3))
+      >>> updates, state = tx.update(jnp.array([0.3, -2.0, 0.0]), state)
+      >>> print(updates)
+      [ 1. -1.  0.]
+
+    References:
+      Chen et al., `Symbolic Discovery of Optimization Algorithms
+      <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
+    """
+    interpolated = interpolate_momentum(b1, b2, mu_dtype)
+
+    def init_fn(params):
+        check_real(params, "scale_by_sign_momentum")
+        return interpolated.init(params)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        check_real(updates, "scale_by_sign_momentum")
+        updates, state = interpolated.update(updates, state, params, **extra_args)
+        return jax.tree.map(jnp.sign, updates), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

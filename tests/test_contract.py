@@ -1,0 +1,323 @@
+"""What every line of the catalogue promises, whatever it computes."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from catalogue import CATALOGUE, COMBINATORS
+from jax.sharding import NamedSharding, PartitionSpec
+from trees import assert_close, run, specs, tree
+
+DTYPES = [jnp.bfloat16, jnp.float16, jnp.float32]
+GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
+
+every_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+every_combinator = pytest.mark.parametrize("wrap", COMBINATORS.values(), ids=COMBINATORS.keys())
+
+
+def entry_and_scalar():
+    """A test case per hyperparameter of each entry."""
+    return [
+        pytest.param(entry, name, id=f"{entry.name}-{name}")
+        for entry in CATALOGUE
+        for name in entry.scalars
+    ]
+
+
+@every_entry
+def test_returns_a_transformation_with_extra_args(entry):
+    assert isinstance(entry.make(), optax.GradientTransformationExtraArgs)
+
+
+@every_entry
+def test_jit_equals_eager(entry):
+    eager = run(entry.make(), tree(), GRADIENTS, jit=False)
+    assert_close(run(entry.make(), tree(), GRADIENTS), eager)
+
+
+@every_entry
+def test_is_traced_once(entry):
+    tx, traces = entry.make(), []
+
+    @jax.jit
+    def step(params, state, gradient):
+        traces.append(1)
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = tree(), tx.init(tree())
+    for gradient in GRADIENTS:
+        params, state = step(params, state, gradient)
+    assert len(traces) == 1
+
+
+@every_entry
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def test_keeps_shapes_and_dtypes(entry, dtype):
+    check_keeps_shapes_and_dtypes(entry, dtype)
+
+
+@every_entry
+@pytest.mark.usefixtures("x64")
+def test_keeps_float64(entry):
+    state = check_keeps_shapes_and_dtypes(entry, jnp.float64)
+    floating = [x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert jnp.float32 not in floating
+
+
+def check_keeps_shapes_and_dtypes(entry, dtype):
+    tx, params = entry.make(), tree(dtype)
+    state = tx.init(params)
+    before = specs(state)
+    for gradient in [tree(dtype, seed=1), tree(dtype, seed=2)]:
+        updates, state = tx.update(gradient, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    assert specs(state) == before
+    chex.assert_tree_all_finite(updates)
+    return state
+
+
+@every_entry
+def test_updates_have_the_dtype_of_the_parameters(entry):
+    tx, params = entry.make(), tree(jnp.float32)
+    updates, state = tx.update(tree(jnp.bfloat16, seed=1), tx.init(params), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    assert specs(state) == specs(tx.init(params))
+
+
+@every_entry
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__)
+def test_rounds_once(entry, dtype):
+    """Narrow parameters get the float32 updates, rounded at the very end."""
+    if "mu_dtype" in entry.static or "inner" in entry.static:
+        pytest.skip("rounds its momentum by request, or what it wraps does the rounding")
+    tx, narrow = entry.make(), tree(dtype)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), narrow)
+    narrow_state, wide_state = tx.init(narrow), tx.init(wide)
+    for seed in range(1, 4):
+        gradient = tree(dtype, seed=seed)
+        wide_gradient = jax.tree.map(lambda x: x.astype(jnp.float32), gradient)
+        actual, narrow_state = tx.update(gradient, narrow_state, narrow)
+        expected, wide_state = tx.update(wide_gradient, wide_state, wide)
+        chex.assert_trees_all_equal(actual, jax.tree.map(lambda x: x.astype(dtype), expected))
+
+
+@every_entry
+@pytest.mark.parametrize(
+    "params",
+    [{}, (), [None], jnp.float32(2.0), {"a": None}, [jnp.ones((0, 4))], optax.MaskedNode()],
+    ids=["dict", "tuple", "none", "scalar", "none_leaf", "zero_size", "masked"],
+)
+def test_takes_odd_trees(entry, params):
+    tx = entry.make()
+    updates, state = tx.update(params, tx.init(params), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    assert specs(state) == specs(tx.init(params))
+
+
+@every_entry
+def test_a_missing_gradient_moves_nothing(entry):
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    tx = entry.make()
+    updates, state = tx.update({"a": jnp.ones(2), "b": None}, tx.init(params), params)
+    assert updates["b"] is None
+    assert specs(state) == specs(tx.init(params))
+
+
+@every_entry
+def test_accepts_extra_arguments(entry):
+    tx = entry.make()
+    plain = tx.update(tree(seed=1), tx.init(tree()), tree())
+    extra = tx.update(tree(seed=1), tx.init(tree()), tree(), value=jnp.float32(1.0), other="x")
+    chex.assert_trees_all_equal(plain, extra)
+
+
+@every_combinator
+def test_forwards_extra_arguments(wrap):
+    def update(updates, state, params=None, *, value, **extra_args):
+        return jax.tree.map(lambda g: g * value, updates), state
+
+    tx = wrap(optax.GradientTransformationExtraArgs(optax.init_empty_state, update))
+    updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2), value=3.0)
+    np.testing.assert_array_equal(updates, [3.0, 3.0])
+
+
+@every_entry
+def test_a_constant_schedule_equals_its_number(entry):
+    for name, value in entry.hyperparameters.items():
+        scheduled = entry.make(**{name: lambda count, value=value: value + 0.0 * count})
+        params, _ = run(scheduled, tree(), GRADIENTS)
+        assert_close(params, run(entry.make(), tree(), GRADIENTS)[0])
+
+
+@every_entry
+def test_a_schedule_is_read_at_the_update_count(entry):
+    params, gradient = tree(), tree(seed=1)
+    for name in entry.hyperparameters:
+        low, high = entry.scalars[name] / 4, entry.scalars[name]
+        steps = [{name: low}, {name: high}, {name: high}, {name: low}]
+        scheduled = entry.make(
+            **{name: lambda count, t=tuple(s[name] for s in steps): jnp.asarray(t)[count]}
+        )
+        state, by_hand = scheduled.init(params), entry.make().init(params)
+        for step in steps:
+            actual, state = scheduled.update(gradient, state, params)
+            expected, by_hand = entry.make(**step).update(gradient, by_hand, params)
+            assert_close(actual, expected)
+
+
+@every_entry
+def test_works_injected(entry):
+    params, state = run(entry.inject(), tree(), GRADIENTS)
+    assert_close(params, run(entry.make(), tree(), GRADIENTS)[0])
+    assert set(state.hyperparams) == set(entry.scalars)
+
+
+@every_entry
+def test_an_injected_value_takes_effect(entry):
+    params, gradient = tree(), tree(seed=1)
+    for name, value in entry.scalars.items():
+        tx = entry.inject()
+        state = tx.init(params)
+        state.hyperparams[name] = jnp.asarray(value / 2)
+        other = entry.make(**{name: value / 2})
+        assert_close(
+            jax.jit(tx.update)(gradient, state, params)[0],
+            other.update(gradient, other.init(params), params)[0],
+        )
+
+
+@every_entry
+def test_accumulates_under_multi_steps(entry):
+    tx = optax.MultiSteps(entry.make(), every_k_schedule=2).gradient_transformation()
+    doubled = [g for g in GRADIENTS for _ in range(2)]
+    assert_close(run(tx, tree(), doubled)[0], run(entry.make(), tree(), GRADIENTS)[0])
+
+
+@every_entry
+def test_chains(entry):
+    tx = optax.chain(optax.clip(0.5), entry.make())
+    clipped = [jax.tree.map(lambda g: jnp.clip(g, -0.5, 0.5), g) for g in GRADIENTS]
+    assert_close(run(tx, tree(), GRADIENTS)[0], run(entry.make(), tree(), clipped)[0])
+
+
+@every_entry
+def test_works_masked_and_partitioned(entry):
+    params = {"a": jnp.arange(3.0), "b": jnp.arange(4.0)}
+    gradients = [jax.tree.map(lambda p, s=s: jnp.sin(p + s), params) for s in range(4)]
+    alone, _ = run(entry.make(), params["a"], [g["a"] for g in gradients])
+    masked = optax.masked(entry.make(), {"a": True, "b": False})
+    assert_close(run(masked, params, gradients)[0]["a"], alone)
+    parted = optax.partition(
+        {"train": entry.make(), "freeze": optax.set_to_zero()}, {"a": "train", "b": "freeze"}
+    )
+    after, _ = run(parted, params, gradients)
+    assert_close(after["a"], alone)
+    chex.assert_trees_all_equal(after["b"], params["b"])
+
+
+@every_entry
+def test_initializes_abstractly(entry):
+    tx, params = entry.make(), tree()
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    expected = specs(tx.init(params))
+    assert specs(jax.eval_shape(tx.init, abstract)) == expected
+    assert specs(tx.init(abstract)) == expected
+
+
+@pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
+def test_a_sweep_vmaps(entry, name):
+    values = entry.scalars[name] * jnp.array([0.25, 0.5, 1.0])
+    sweep = jax.vmap(lambda value: run(entry.make(**{name: value}), tree(), GRADIENTS)[0])(values)
+    for i, value in enumerate(values):
+        expected, _ = run(entry.make(**{name: float(value)}), tree(), GRADIENTS)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], sweep), expected)
+
+
+@every_entry
+def test_pmap_equals_one_device(entry):
+    tx, devices = entry.make(), jax.local_device_count()
+    assert devices == 8
+
+    @functools.partial(jax.pmap, axis_name="devices")
+    def step(params, state, gradient):
+        updates, state = tx.update(jax.lax.pmean(gradient, "devices"), state, params)
+        return optax.apply_updates(params, updates), state
+
+    copy = functools.partial(jax.tree.map, lambda x: jnp.stack([x] * devices))
+    params, state = copy(tree()), copy(tx.init(tree()))
+    for gradient in GRADIENTS:
+        params, state = step(params, state, copy(gradient))
+    assert_close(jax.tree.map(lambda x: x[-1], params), run(tx, tree(), GRADIENTS)[0])
+
+
+@every_entry
+def test_sharded_equals_one_device(entry):
+    tx, params = entry.make(), {"w": jnp.arange(16.0).reshape(8, 2) / 8}
+    gradients = [{"w": jnp.sin(params["w"] * s)} for s in range(1, 5)]
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    expected, _ = run(tx, params, gradients)
+    actual, state = run(tx, *jax.device_put((params, gradients), sharding))
+    assert_close(actual, expected)
+    assert all(x.sharding == sharding for x in jax.tree.leaves((actual, state)) if x.ndim == 2)
+
+
+@every_entry
+def test_parameters_and_state_can_both_be_donated(entry):
+    tx = entry.make()
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, gradient):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = tree()
+    state = tx.init(params)
+    for gradient in GRADIENTS:
+        params, state = step(params, state, gradient)
+    assert_close(params, run(tx, tree(), GRADIENTS)[0])
+
+
+@every_entry
+def test_state_maps_like_the_parameters(entry):
+    """What sharding and checkpointing tools rely on."""
+    tx, params = entry.make(), tree()
+    state = optax.tree_utils.tree_map_params(tx, lambda x: x.astype(jnp.float16), tx.init(params))
+    for x in jax.tree.leaves(state):
+        assert x.dtype in (jnp.float16, jnp.int32)
+
+
+@every_entry
+def test_zero_gradients_stay_finite(entry):
+    zero = jax.tree.map(jnp.zeros_like, tree())
+    params, state = run(entry.make(), zero, [zero, zero, tree(seed=1), zero])
+    chex.assert_tree_all_finite((params, state))
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, 1j, [0.1]])
+@pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
+def test_refuses_bad_hyperparameters(entry, name, value):
+    if value is None and name in ("multiplier", "initial_learning_rate"):
+        pytest.skip("None is its default")
+    expected = ValueError if isinstance(value, float) else TypeError
+    with pytest.raises(expected, match=rf"^{name} must be .*got .*Try {name}=") as caught:
+        entry.make(**{name: value})
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
+def test_refuses_an_array_for_a_scalar(entry, name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a scalar.*\(3,\).*jax\.vmap"):
+        entry.make(**{name: jnp.full(3, 0.5)})
+
+
+@every_combinator
+@pytest.mark.parametrize("inner", [optax.sgd, 1e-3, None, "lion", jnp.ones(2)])
+def test_combinators_refuse_what_is_no_transformation(wrap, inner):
+    with pytest.raises(TypeError, match=r"^inner must be an optax\.GradientTransformation"):
+        wrap(inner)
