@@ -1,0 +1,13 @@
+"""Comparisons, their pictures and the command line: needs the extra `lab`."""
+
+from lion_jax.lab.comparison import Comparison as Comparison
+from lion_jax.lab.comparison import RequestError as RequestError
+from lion_jax.lab.comparison import compare as compare
+from lion_jax.lab.report import picture as picture
+from lion_jax.lab.report import save as save
+from lion_jax.lab.report import table as table
+from lion_jax.lab.report import verdict as verdict
+from lion_jax.lab.rules import RULES as RULES
+from lion_jax.lab.rules import Rule as Rule
+from lion_jax.lab.tasks import TASKS as TASKS
+from lion_jax.lab.tasks import Task as Task

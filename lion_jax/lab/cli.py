@@ -1,0 +1,190 @@
+"""The command line: `lion-jax compare` and `lion-jax list`."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import lion_jax
+from lion_jax.lab import report
+from lion_jax.lab.comparison import DEFAULT_RULES, RequestError, compare
+from lion_jax.lab.rules import RULES
+from lion_jax.lab.tasks import TASKS
+from lion_jax.lab.training import SCHEDULES
+
+_WIDTH = 100  # where the output is no terminal
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line each."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return options.command(options)
+    except RequestError as error:
+        print(f"lion-jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lion-jax: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lion-jax", description="Compare the Lion optimizer with its neighbours on real data."
+    )
+    parser.set_defaults(command=None)
+    parser.add_argument("--version", action="version", version=lion_jax.__version__)
+    commands = parser.add_subparsers(title="commands", metavar="{compare,list}")
+
+    comparing = commands.add_parser(
+        "compare",
+        help="tune the learning rate of each rule and compare the rules",
+        description="Train each rule with several learning rates and seeds, choose its learning "
+        "rate on validation data, and report its accuracy on test data. Prints a table; writes a "
+        "picture (accuracy.png) and the records of all runs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    comparing.set_defaults(command=_compare)
+    comparing.add_argument("--task", default="digits", help=f"one of: {', '.join(TASKS)}")
+    comparing.add_argument(
+        "--rules",
+        default=",".join(DEFAULT_RULES),
+        help=f"comma-separated, from: {', '.join(RULES)}",
+    )
+    comparing.add_argument(
+        "--learning-rates",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="learning rates for a rule",
+    )
+    comparing.add_argument("--steps", type=_count, default=600, metavar="N", help="steps of a run")
+    comparing.add_argument(
+        "--seeds", type=_count, default=5, metavar="N", help="runs for each learning rate"
+    )
+    comparing.add_argument(
+        "--batch-size", type=_count, default=64, metavar="N", help="examples in a batch"
+    )
+    comparing.add_argument(
+        "--schedule",
+        default="cosine",
+        help=f"one of: {', '.join(SCHEDULES)}; cosine warms up over a twentieth of the steps",
+    )
+    comparing.add_argument(
+        "--output", type=Path, default=Path("comparison"), metavar="DIR", help="folder to write to"
+    )
+    comparing.add_argument(
+        "--records",
+        choices=("csv", "json"),
+        default="csv",
+        help="csv: a row for each run; json: with summary, settings and versions",
+    )
+
+    listing = commands.add_parser("list", help="name the tasks and rules")
+    listing.set_defaults(command=_list)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    _check_writable(options.output)
+    rules = [name.strip() for name in options.rules.split(",") if name.strip()]
+    with _progress(options.steps) as on_progress:
+        comparison = compare(
+            options.task,
+            rules,
+            learning_rates=options.learning_rates,
+            steps=options.steps,
+            seeds=options.seeds,
+            batch_size=options.batch_size,
+            schedule=options.schedule,
+            on_progress=on_progress,
+        )
+    written = report.save(comparison, options.output, options.records)
+    console = _console()
+    console.print(report.table(comparison))
+    for line in [*report.verdict(comparison), f"Written: {', '.join(map(str, written))}"]:
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    tasks = Table("task", "what it is", title="Tasks", title_justify="left")
+    for name, make in TASKS.items():
+        tasks.add_row(name, make().description)
+    rules = Table("rule", "what is fixed", "learning rates", title="Rules", title_justify="left")
+    for rule in RULES.values():
+        low, high = rule.learning_rates
+        rules.add_row(rule.name, rule.description, f"{low:g} to {high:g}")
+    console = _console()
+    console.print(tasks, rules)
+    return 0
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuses a folder that could not be written to, before any work is done."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise RequestError(
+            f"cannot write to the output folder {folder} ({error.strerror}); "
+            "possible: --output with a folder that exists or can be created"
+        ) from error
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator:
+    """A bar for each rule on a terminal, a line for each rule elsewhere; both on standard error."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        bars = {}
+
+        def on_progress(name: str, done: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=steps, status="")
+            status = "compiling" if done == 0 else f"step {done} of {steps}"
+            progress.update(bars[name], completed=done, status=status)
+            if not console.is_terminal and done in (0, steps):
+                print(f"{name}: {status}", file=sys.stderr, flush=True)
+
+        yield on_progress

@@ -1,0 +1,267 @@
+"""Comparing update rules: each with its best learning rate, several seeds and an interval."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.stats
+
+from lion_jax.lab.rules import RULES, Rule
+from lion_jax.lab.tasks import TASKS, Task
+from lion_jax.lab.training import SCHEDULES, Outcome, Timing, train
+
+DEFAULT_RULES = ("lion", "lookahead_lion", "adamw", "sgd")
+GOOD_WITHIN = 0.01
+"""A learning rate is good where its validation accuracy is this close to the rule's best."""
+
+
+class RequestError(ValueError):
+    """A comparison that cannot be made as asked; the message says what is possible."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """A range of good learning rates.
+
+    Attributes:
+      low: its lower end, interpolated between the rates tried.
+      high: its upper end.
+      is_open: whether it reaches an end of what was tried, so that it may be wider.
+    """
+
+    low: float
+    high: float
+    is_open: bool
+
+    @property
+    def factor(self) -> float:
+        """How many times the upper end is the lower one."""
+        return self.high / self.low
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """All runs of one rule.
+
+    Attributes:
+      rule: the rule.
+      learning_rates: the peaks tried, ascending, of shape (learning rates,).
+      outcome: what came of each run, arrays of shape (learning rates, seeds).
+      timing: wall seconds for compiling and running.
+      state_bytes_per_parameter: size of the optimizer's state.
+    """
+
+    rule: Rule
+    learning_rates: np.ndarray
+    outcome: Outcome
+    timing: Timing
+    state_bytes_per_parameter: float
+
+    @property
+    def best(self) -> int:
+        """Index of the rate with the best mean validation accuracy; the smallest of equals."""
+        return int(np.argmax(self.outcome.validation_accuracy.mean(axis=1)))
+
+    @property
+    def best_learning_rate(self) -> float:
+        """The learning rate chosen on the validation split."""
+        return float(self.learning_rates[self.best])
+
+    @property
+    def is_best_at_edge(self) -> bool:
+        """Whether the best learning rate is the smallest or largest tried."""
+        return self.best in (0, len(self.learning_rates) - 1)
+
+    @property
+    def test_accuracies(self) -> np.ndarray:
+        """Test accuracy of each seed at the best learning rate."""
+        return self.outcome.test_accuracy[self.best]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Mean test accuracy at the best learning rate."""
+        return float(self.test_accuracies.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of that mean over seeds; NaN for a single seed."""
+        return float(standard_error(self.test_accuracies))
+
+    @property
+    def good_band(self) -> Band:
+        """The learning rates around the best with a mean validation accuracy within 0.01 of its."""
+        accuracy = self.outcome.validation_accuracy.mean(axis=1)
+        surplus = accuracy - (accuracy[self.best] - GOOD_WITHIN)
+        log_rates = np.log(self.learning_rates)
+        low, is_low_open = _crossing(
+            log_rates[: self.best + 1][::-1], surplus[: self.best + 1][::-1]
+        )
+        high, is_high_open = _crossing(log_rates[self.best :], surplus[self.best :])
+        return Band(math.exp(low), math.exp(high), is_low_open or is_high_open)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+      task: the task.
+      settings: steps, seeds, batch size and schedule.
+      results: one for each rule, in the order asked for.
+    """
+
+    task: Task
+    settings: dict[str, Any]
+    results: tuple[Result, ...]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One record for each run: rule, learning rate, seed, loss, accuracies, divergence."""
+        return [
+            {
+                "task": self.task.name,
+                "rule": result.rule.name,
+                "learning_rate": float(learning_rate),
+                "seed": seed,
+                "is_chosen": i == result.best,
+                **{
+                    name: values[i, seed].item()
+                    for name, values in result.outcome._asdict().items()
+                },
+            }
+            for result in self.results
+            for i, learning_rate in enumerate(result.learning_rates)
+            for seed in range(self.settings["seeds"])
+        ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One record for each rule: what the table shows."""
+        return [
+            {
+                "rule": result.rule.name,
+                "best_learning_rate": result.best_learning_rate,
+                "is_best_at_edge": result.is_best_at_edge,
+                "test_accuracy": result.test_accuracy,
+                "standard_error": result.standard_error,
+                "good_learning_rates_low": result.good_band.low,
+                "good_learning_rates_high": result.good_band.high,
+                "is_band_open": result.good_band.is_open,
+                "state_bytes_per_parameter": result.state_bytes_per_parameter,
+                "compile_seconds": result.timing.compile_seconds,
+                "run_seconds": result.timing.run_seconds,
+                "diverged_runs": int(result.outcome.diverged.sum()),
+                "runs": result.outcome.diverged.size,
+            }
+            for result in self.results
+        ]
+
+
+def compare(
+    task: str | Task = "digits",
+    rules: Iterable[str | Rule] = DEFAULT_RULES,
+    *,
+    learning_rates: int = 10,
+    steps: int = 600,
+    seeds: int = 5,
+    batch_size: int = 64,
+    schedule: str = "cosine",
+    on_progress: Callable[[str, int], None] | None = None,
+) -> Comparison:
+    """Trains each rule with each learning rate and seed, and chooses the rate on validation data.
+
+    Everything but the learning rate is fixed by the rule. All rules get equally many learning
+    rates, evenly spaced on a logarithmic scale over the rule's own range; and for each seed the
+    same initial parameters and the same batches. The runs of a rule are one compiled program.
+
+    Args:
+      task: a name from ``TASKS``, or a :class:`~lion_jax.lab.tasks.Task`.
+      rules: names from ``RULES``, or :class:`~lion_jax.lab.rules.Rule` objects.
+      learning_rates: how many peak learning rates to try for each rule, at least 1.
+      steps: training steps of a run, at least 1.
+      seeds: runs for each learning rate, at least 1; a standard error needs 2.
+      batch_size: examples in a batch, from 1 to the size of the training split.
+      schedule: ``"cosine"`` (a warm-up over a twentieth of the steps, then a decay to 0) or
+        ``"constant"``.
+      on_progress: called with a rule's name and the steps that its runs have done: 0 when it starts
+        to compile, and ``steps`` at the end.
+
+    Returns:
+      The :class:`Comparison`.
+
+    Raises:
+      RequestError: an unknown name, or a number out of range; a ``ValueError``.
+    """
+    task = task if isinstance(task, Task) else TASKS[_known("task", task, TASKS)]()
+    rules = [r if isinstance(r, Rule) else RULES[_known("rule", r, RULES)] for r in rules]
+    _known("schedule", schedule, SCHEDULES)
+    if not rules:
+        raise RequestError(f"rules must name at least one of {', '.join(RULES)}; got none")
+    examples = len(task.train.y)
+    for name, value, highest in [
+        ("learning_rates", learning_rates, math.inf),
+        ("steps", steps, math.inf),
+        ("seeds", seeds, math.inf),
+        ("batch_size", batch_size, examples),
+    ]:
+        if not 1 <= value <= highest:
+            limit = (
+                "at least 1" if highest == math.inf else f"from 1 to {highest}, the training split"
+            )
+            raise RequestError(f"{name} must be {limit}; got {value}")
+
+    settings = {"steps": steps, "seeds": seeds, "batch_size": batch_size, "schedule": schedule}
+    notify = on_progress or (lambda name, done: None)
+    results = []
+    for rule in rules:
+        notify(rule.name, 0)
+        rates = np.geomspace(*rule.learning_rates, learning_rates)
+        outcome, timing = train(
+            task, rule, rates, **settings, on_step=lambda t, rule=rule: notify(rule.name, int(t))
+        )
+        notify(rule.name, steps)
+        results.append(Result(rule, rates, outcome, timing, _state_bytes(task, rule)))
+    return Comparison(task, settings, tuple(results))
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over the last axis; NaN for a single value."""
+    count = values.shape[-1]
+    if count == 1:
+        return np.full(values.shape[:-1], np.nan)
+    return values.std(axis=-1, ddof=1) / math.sqrt(count)
+
+
+def half_interval(values: np.ndarray) -> np.ndarray:
+    """Half the width of Student's 95% interval for the mean over the last axis."""
+    return scipy.stats.t.ppf(0.975, max(values.shape[-1] - 1, 1)) * standard_error(values)
+
+
+def _known(kind: str, name: str, table: dict[str, Any]) -> str:
+    if name not in table:
+        close = difflib.get_close_matches(name, table, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise RequestError(f"unknown {kind} {name!r}{hint} Possible: {', '.join(table)}")
+    return name
+
+
+def _crossing(log_rates: np.ndarray, surplus: np.ndarray) -> tuple[float, bool]:
+    """Where the surplus, positive at first, falls to 0; the last rate and True if it never does."""
+    for i in range(1, len(surplus)):
+        if surplus[i] < 0:
+            share = surplus[i - 1] / (surplus[i - 1] - surplus[i])
+            return float(log_rates[i - 1] + share * (log_rates[i] - log_rates[i - 1])), False
+    return float(log_rates[-1]), True
+
+
+def _state_bytes(task: Task, rule: Rule) -> float:
+    """Bytes of optimizer state per parameter."""
+
+    def bytes_of(tree: Any) -> int:
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    state = jax.eval_shape(rule.make(lambda count: 1e-3, 1e-3).init, params)  # pyright: ignore
+    return bytes_of(state) / sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,200 @@
+"""What people see of a comparison: a table, a verdict, a picture, the records."""
+
+import csv
+import itertools
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.figure
+import numpy as np
+import optax
+import rich.box
+from rich.table import Table
+
+import lion_jax
+from lion_jax.lab.comparison import GOOD_WITHIN, Comparison, Result, half_interval
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+_MARKERS = "os^Dv<>"
+
+
+def table(comparison: Comparison) -> Table:
+    """The comparison as a table, the best test accuracy first."""
+    columns = Table(
+        title=_title(comparison),
+        caption=f"Learning rates chosen on {len(comparison.task.validation.y)} validation "
+        f"examples; accuracy on {len(comparison.task.test.y)} test examples, mean ± standard error "
+        f"over seeds. Good rates: validation accuracy within {GOOD_WITHIN} of the rule's best. "
+        "Seconds include compilation.",
+        caption_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    columns.add_column("rule", no_wrap=True)
+    for name in (
+        "best\nlr",
+        "test\naccuracy",
+        "good lr\nband",
+        "state\nB/param",
+        "diverged\nruns",
+        "seconds",
+    ):
+        columns.add_column(name, justify="right", no_wrap=True)
+    for result in ranked(comparison):
+        columns.add_row(
+            result.rule.name,
+            f"{result.best_learning_rate:.2g}" + ("*" if result.is_best_at_edge else ""),
+            accuracy(result),
+            f"{'≥ ' if result.good_band.is_open else ''}×{result.good_band.factor:.1f}",
+            f"{result.state_bytes_per_parameter:.2f}",
+            f"{result.outcome.diverged.sum()}/{result.outcome.diverged.size}",
+            f"{sum(result.timing):.1f}",
+        )
+    return columns
+
+
+def ranked(comparison: Comparison) -> list[Result]:
+    """The results, the best test accuracy first."""
+    return sorted(comparison.results, key=lambda result: -result.test_accuracy)
+
+
+def accuracy(result: Result) -> str:
+    """Test accuracy with its standard error."""
+    error = result.standard_error
+    return f"{result.test_accuracy:.4f} ± " + ("?" if math.isnan(error) else f"{error:.4f}")
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Sentences on who is ahead, by how much, and whether that could be chance."""
+    best, *others = ranked(comparison)
+    lines = [f"{best.rule.name} has the best test accuracy, {accuracy(best)}."]
+    for other in others:
+        gap = best.test_accuracies - other.test_accuracies
+        half = float(half_interval(gap))
+        ahead = f"{other.rule.name} is {gap.mean():.4f} behind"
+        if math.isnan(half):
+            lines.append(f"{ahead}; one seed says nothing about chance.")
+            continue
+        interval = f"95% interval {gap.mean() - half:+.4f} to {gap.mean() + half:+.4f}"
+        chance = "" if gap.mean() - half > 0 else ", which could be chance"
+        lines.append(f"{ahead} ({interval}, paired by seed){chance}.")
+    edges = [result.rule.name for result in comparison.results if result.is_best_at_edge]
+    if edges:
+        lines.append(
+            f"* The best learning rate of {', '.join(edges)} is the smallest or largest tried: "
+            "a wider range may do better."
+        )
+    return lines
+
+
+def picture(comparison: Comparison) -> matplotlib.figure.Figure:
+    """Test accuracy against learning rate: a line, a 95% interval and the chosen rate per rule."""
+    figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    floor = max(0.0, math.floor(10 * min(r.test_accuracy for r in comparison.results) - 1) / 10)
+    looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False)
+    for result, (colour, marker) in zip(comparison.results, looks, strict=False):
+        accuracies, rates = result.outcome.test_accuracy, result.learning_rates
+        mean = accuracies.mean(axis=1)
+        half = np.nan_to_num(half_interval(accuracies))
+        axes.fill_between(rates, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(rates, mean, color=colour, marker=marker, markersize=4, linewidth=1.5)
+        axes.plot(
+            result.best_learning_rate,
+            result.test_accuracy,
+            color=colour,
+            marker=marker,
+            markersize=10,
+            markeredgecolor="black",
+            label=f"{result.rule.name}  {accuracy(result)}  at {result.best_learning_rate:.2g}",
+        )
+        diverged = rates[result.outcome.diverged.any(axis=1)]
+        if len(diverged):
+            floors = np.full(len(diverged), floor)
+            axes.plot(diverged, floors, "x", color=colour, markersize=8, clip_on=False, zorder=3)
+    if any(result.outcome.diverged.any() for result in comparison.results):
+        axes.plot([], [], "x", color="gray", label="a seed or more diverged")
+    axes.set(
+        xscale="log",
+        ylim=(floor, 1.0),
+        xlabel="peak learning rate",
+        ylabel="test accuracy",
+        title=f"{_title(comparison)}: mean and 95% interval",
+    )
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        title="large marker: the rate chosen on validation data, with mean ± standard error",
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
+    )
+    return figure
+
+
+def _title(comparison: Comparison) -> str:
+    settings = comparison.settings
+    seeds = f"{settings['seeds']} seed{'s' if settings['seeds'] > 1 else ''}"
+    return (
+        f"{comparison.task.name}, {settings['steps']} steps of {settings['batch_size']} examples, "
+        f"{settings['schedule']} schedule, {seeds}"
+    )
+
+
+def save(comparison: Comparison, folder: Path, records: str = "csv") -> list[Path]:
+    """Writes the picture and the records into `folder`, both or neither.
+
+    Args:
+      comparison: what to write.
+      folder: where to; created if need be. Files of an earlier comparison are replaced.
+      records: ``"csv"``, one row for each run; or ``"json"``, with summary, settings and versions.
+
+    Returns:
+      The paths written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        drafts = [Path(scratch) / "accuracy.png", Path(scratch) / f"records.{records}"]
+        picture(comparison).savefig(drafts[0])
+        {"csv": _write_csv, "json": _write_json}[records](comparison, drafts[1])
+        return [draft.replace(folder / draft.name) for draft in drafts]
+
+
+def _write_csv(comparison: Comparison, path: Path) -> None:
+    rows = comparison.records()
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_json(comparison: Comparison, path: Path) -> None:
+    document = {
+        "task": comparison.task.name,
+        "settings": comparison.settings,
+        "versions": {
+            "lion_jax": lion_jax.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+        },
+        "device": jax.devices()[0].device_kind,
+        "summary": comparison.summary(),
+        "records": comparison.records(),
+    }
+    path.write_text(json.dumps(_without_nan(document), indent=1, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """None for what JSON cannot say: the loss of a diverged run, the error of a single seed."""
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,275 @@
+"""The comparison engine: a plain loop's numbers, chosen on validation, nothing dropped."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lion_jax import lab
+from lion_jax.lab import comparison as comparing
+from lion_jax.lab import report, training
+from lion_jax.lab.rules import RULES, Rule
+from lion_jax.lab.tasks import TASKS, digits
+
+SMALL = {"learning_rates": 2, "steps": 7, "seeds": 2, "batch_size": 400}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def small(task):
+    return lab.compare(task, ["lion", "adamw"], **SMALL)
+
+
+def result(validation, test, rates=(1e-3, 1e-2, 1e-1), name="lion", diverged=None):
+    """A result with made-up accuracies of shape (learning rates, seeds)."""
+    validation, test = np.asarray(validation, float), np.asarray(test, float)
+    diverged = np.zeros(test.shape, bool) if diverged is None else np.asarray(diverged)
+    return comparing.Result(
+        dataclasses.replace(RULES["lion"], name=name),
+        np.asarray(rates),
+        training.Outcome(np.zeros_like(test), validation, test, diverged),
+        training.Timing(1.0, 2.0),
+        4.0,
+    )
+
+
+def comparison_of(task, *results):
+    settings = {"steps": 7, "seeds": results[0].outcome.diverged.shape[1], "batch_size": 400}
+    return comparing.Comparison(task, {**settings, "schedule": "cosine"}, results)
+
+
+def test_digits_are_real_and_split_without_overlap(task):
+    rows = [x.tobytes() for split in (task.train, task.validation, task.test) for x in split.x]
+    assert len(rows) == len(set(rows)) == 1797
+    assert [len(s.y) for s in (task.train, task.validation, task.test)] == [1078, 359, 360]
+    for split in (task.train, task.validation, task.test):
+        share = np.bincount(split.y, minlength=10) / len(split.y)
+        np.testing.assert_allclose(share, 0.1, atol=0.01)
+        assert split.x.min() == 0.0
+        assert split.x.max() == 1.0
+
+
+def test_answers_that_are_not_finite_are_wrong(task):
+    params = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), task.init(jax.random.key(0)))
+    assert task.accuracy(params, task.test) == 0.0
+
+
+@pytest.mark.parametrize("name", ["lion", "lookahead_lion", "sgd"])
+def test_one_program_equals_a_plain_loop(task, name):
+    """Every run of the compiled sweep, again, alone and step by step."""
+    rule, rates = RULES[name], np.array([1e-3, 1e-2])
+    outcome, _ = training.train(
+        task, rule, rates, steps=5, seeds=2, batch_size=300, schedule="cosine", on_step=print
+    )
+    shape = training.SCHEDULES["cosine"](5)
+    for i, rate in enumerate(rates):
+        for seed in range(2):
+            init_key, order_key = jax.random.split(jax.random.key(seed))
+            batches = training._batches(order_key, len(task.train.y), 5, 300)
+            params = task.init(init_key)
+            tx = rule.make(lambda count, rate=rate: rate * shape(count), rate)
+            state = tx.init(params)
+            for batch in np.asarray(batches):
+                gradients = jax.grad(task.loss)(params, task.train.x[batch], task.train.y[batch])
+                updates, state = tx.update(gradients, state, params)
+                params = optax.apply_updates(params, updates)
+            np.testing.assert_allclose(
+                outcome.train_loss[i, seed], task.loss(params, *task.train), rtol=1e-4
+            )
+            for split, accuracy in [
+                (task.validation, outcome.validation_accuracy),
+                (task.test, outcome.test_accuracy),
+            ]:
+                expected = task.accuracy(params, split)
+                np.testing.assert_allclose(accuracy[i, seed], expected, atol=1.5 / len(split.y))
+
+
+def test_a_rule_is_one_compiled_program(task):
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compilations.append(name) if "backend_compile" in name else None
+    )
+    training.train(
+        task,
+        RULES["lion"],
+        np.array([1e-3, 1e-2]),
+        steps=3,
+        seeds=2,
+        batch_size=50,
+        schedule="constant",
+        on_step=lambda t: None,
+    )
+    assert len(compilations) == 1
+
+
+def test_an_epoch_shows_each_example_once():
+    batches = np.asarray(training._batches(jax.random.key(0), 10, 5, 4))
+    assert batches.shape == (5, 4)
+    assert sorted(batches.ravel()[:10]) == sorted(batches.ravel()[10:]) == list(range(10))
+
+
+def test_seeds_see_the_same_data_whatever_the_rule(task):
+    """With a learning rate of zero every rule ends where the seed put it."""
+    still = Rule("still", "", lambda schedule, peak: optax.sgd(0.0), (1e-3, 1e-2))
+    adam = Rule("adam", "", lambda schedule, peak: optax.adam(0.0), (1e-2, 1e-1))
+    first, second = lab.compare(task, [still, adam], **SMALL).results
+    np.testing.assert_array_equal(first.outcome.train_loss, second.outcome.train_loss)
+    assert first.outcome.train_loss[0, 0] != first.outcome.train_loss[0, 1]
+
+
+def test_the_rate_is_chosen_on_validation_and_judged_on_test():
+    chosen = result([[0.5, 0.5], [0.9, 0.8], [0.7, 0.7]], [[0.1, 0.1], [0.6, 0.4], [0.99, 0.99]])
+    assert chosen.best_learning_rate == 1e-2
+    assert chosen.test_accuracy == 0.5
+    assert chosen.standard_error == pytest.approx(np.std([0.6, 0.4], ddof=1) / np.sqrt(2))
+    assert not chosen.is_best_at_edge
+
+
+def test_of_equal_rates_the_smallest_is_chosen():
+    assert result([[0.5], [0.9], [0.9]], [[0.5], [0.6], [0.7]]).best_learning_rate == 1e-2
+
+
+def test_the_good_band_is_interpolated():
+    band = result([[0.88], [0.90], [0.86]], [[0.5]] * 3).good_band
+    assert band.low == pytest.approx(10**-2.5)  # 0.01 of a drop of 0.02 over a decade
+    assert band.high == pytest.approx(10**-1.75)  # of a drop of 0.04
+    assert not band.is_open
+
+
+def test_the_good_band_is_open_at_the_edge_of_the_rates():
+    band = result([[0.895], [0.90], [0.5]], [[0.5]] * 3).good_band
+    assert band.low == pytest.approx(1e-3)
+    assert band.is_open
+
+
+def test_the_good_band_ends_at_the_first_bad_rate():
+    far = result([[0.9], [0.5], [0.9]], [[0.5]] * 3)
+    assert far.good_band.high < 1e-2
+
+
+def test_diverged_runs_are_reported_not_dropped(task):
+    wild = Rule("wild", "", lambda schedule, peak: optax.sgd(schedule), (1e-2, 1e30))
+    compared = lab.compare(task, [wild], **SMALL | {"schedule": "constant"})
+    (summary,) = compared.summary()
+    assert (summary["diverged_runs"], summary["runs"]) == (2, 4)
+    records = compared.records()
+    assert len(records) == 4
+    assert [r["diverged"] for r in records] == [False, False, True, True]
+    assert all(r["test_accuracy"] == 0.0 for r in records if r["diverged"])
+    assert "2/4" in rendered(report.table(compared))
+
+
+def test_a_bounded_explosion_counts_as_diverged(task):
+    """Lion's steps are bounded, so that its loss can explode and stay finite."""
+    wild = dataclasses.replace(RULES["lion"], learning_rates=(1e-3, 3.0))
+    compared = lab.compare(task, [wild], **SMALL | {"schedule": "constant"})
+    (found,) = compared.results
+    assert np.isfinite(found.outcome.train_loss).all()
+    np.testing.assert_array_equal(found.outcome.diverged, [[False, False], [True, True]])
+
+
+def test_state_is_counted_in_bytes_per_parameter(task):
+    sizes = {name: comparing._state_bytes(task, rule) for name, rule in RULES.items()}
+    assert sizes["lion"] == pytest.approx(4, abs=0.01)
+    assert sizes["decoupled_lion"] == pytest.approx(4, abs=0.01)
+    assert sizes["lookahead_lion"] == pytest.approx(8, abs=0.01)
+    assert sizes["adamw"] == pytest.approx(8, abs=0.01)
+    assert sizes["sgd"] == pytest.approx(4, abs=0.01)
+
+
+def test_records_name_every_run(small):
+    records = small.records()
+    assert len(records) == 2 * 2 * 2
+    keys = {(r["rule"], r["learning_rate"], r["seed"]) for r in records}
+    assert len(keys) == len(records)
+    assert sum(r["is_chosen"] for r in records) == 2 * 2
+
+
+def test_progress_is_told(task):
+    heard = []
+    lab.compare(
+        task, ["sgd"], **SMALL | {"steps": 200}, on_progress=lambda *event: heard.append(event)
+    )
+    steps = [done for name, done in heard if name == "sgd"]
+    assert steps[0] == 0
+    assert steps[-1] == 200
+    assert len(steps) > 10
+    assert steps == sorted(steps)
+
+
+def test_the_verdict_says_who_loses_and_whether_that_may_be_chance(task):
+    lion = result([[0.9] * 3] * 3, [[0.90, 0.91, 0.92]] * 3)
+    adamw = result([[0.9] * 3] * 3, [[0.95, 0.96, 0.98]] * 3, name="adamw")
+    close = result([[0.9] * 3] * 3, [[0.94, 0.97, 0.97]] * 3, name="close")
+    lines = report.verdict(comparison_of(task, lion, adamw, close))
+    assert lines[0].startswith("adamw has the best test accuracy, 0.9633")
+    assert lines[1].startswith("close is 0.0033 behind")
+    assert lines[1].endswith("which could be chance.")
+    assert lines[2].startswith("lion is 0.0533 behind (95% interval +0.0390 to +0.0677")
+    assert "chance" not in lines[2]
+    assert "smallest or largest tried" in lines[3]
+
+
+def test_one_seed_claims_nothing(task):
+    one = [[0.9], [0.95], [0.9]]
+    lines = report.verdict(comparison_of(task, result(one, one), result(one, one, name="b")))
+    assert lines == [
+        "lion has the best test accuracy, 0.9500 ± ?.",
+        "b is 0.0000 behind; one seed says nothing about chance.",
+    ]
+
+
+def test_the_picture_draws_a_line_and_an_interval_per_rule(small):
+    (axes,) = report.picture(small).axes
+    assert axes.get_xscale() == "log"
+    assert len(axes.collections) == 2
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels[0].startswith("lion  ")
+    assert labels[1].startswith("adamw  ")
+
+
+def test_the_table_fits_a_narrow_terminal(small):
+    lines = rendered(report.table(small), width=80).splitlines()
+    assert any(line.startswith(" lion ") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "digit"}, r"unknown task 'digit'; did you mean 'digits'\? Possible: digits"),
+        ({"rules": ["lyon"]}, r"unknown rule 'lyon'; did you mean 'lion'\? Possible: lion, "),
+        ({"rules": []}, "rules must name at least one of lion, .*; got none"),
+        ({"schedule": "linear"}, r"unknown schedule 'linear'\. Possible: cosine, constant"),
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"seeds": -1}, "seeds must be at least 1; got -1"),
+        ({"learning_rates": 0}, "learning_rates must be at least 1; got 0"),
+        ({"batch_size": 1079}, "batch_size must be from 1 to 1078, the training split; got 1079"),
+    ],
+)
+def test_impossible_requests_say_what_is_possible(arguments, message):
+    with pytest.raises(lab.RequestError, match=message):
+        lab.compare(**arguments)
+
+
+def test_every_rule_and_task_runs():
+    for name in TASKS:
+        compared = lab.compare(name, RULES, learning_rates=1, steps=1, seeds=1, batch_size=8)
+        assert [r.rule.name for r in compared.results] == list(RULES)
+
+
+def rendered(table, width=100):
+    """What a table prints."""
+    from rich.console import Console
+
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
