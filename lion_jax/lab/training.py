@@ -71,8 +71,7 @@ def train(
     def transformation(peak):
         return optax.with_extra_args_support(rule.make(lambda count: peak * shape(count), peak))
 
-    def start(peak, key):
-        params = task.init(key)
+    def start(peak, params):
         return params, transformation(peak).init(params), jnp.float32(0.0)
 
     def step(carry, peak, batch):
@@ -81,9 +80,9 @@ def train(
         updates, state = transformation(peak).update(gradients, state, params)
         return optax.apply_updates(params, updates), state, jnp.maximum(worst_loss, loss)
 
-    def finish(carry, key):
+    def finish(carry, first_loss):
         params, _, worst_loss = carry
-        first_loss, loss = task.loss(task.init(key), x, y), task.loss(params, x, y)
+        loss = task.loss(params, x, y)
         return {
             "train_loss": loss,
             "validation_accuracy": task.accuracy(params, task.validation),
@@ -110,9 +109,11 @@ def train(
             jax.lax.cond(is_due, lambda: jax.debug.callback(on_step, t + 1), lambda: None)
             return step_all(carry, peaks, batches[:, t]), None
 
-        carry = over_rates_and_seeds(start, [(0, None), (None, 0)])(peaks, init_keys)
+        params = jax.vmap(task.init)(init_keys)
+        first_losses = jax.vmap(lambda p: task.loss(p, x, y))(params)
+        carry = over_rates_and_seeds(start, [(0, None), (None, 0)])(peaks, params)
         carry, _ = jax.lax.scan(scanned, carry, jnp.arange(steps))
-        return over_rates_and_seeds(finish, [(0, 0), (None, 0)])(carry, init_keys)
+        return over_rates_and_seeds(finish, [(0, 0), (None, 0)])(carry, first_losses)
 
     peaks = learning_rates.astype(np.float32)
     started = time.perf_counter()
