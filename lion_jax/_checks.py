@@ -10,6 +10,7 @@ import optax
 from jax.core import Tracer
 
 _NON_NEGATIVE = ("finite and >= 0", lambda x: 0 <= x < math.inf)
+_FINITE = ("finite", math.isfinite)
 _POSITIVE = ("finite and > 0", lambda x: 0 < x < math.inf)
 _DECAY_RATE = ("in [0, 1)", lambda x: 0 <= x < 1)
 _FRACTION = ("in [0, 1]", lambda x: 0 <= x <= 1)
@@ -21,7 +22,7 @@ _RANGES = {
     "b1": (_DECAY_RATE, "0.9"),
     "b2": (_DECAY_RATE, "0.99"),
     "weight_decay": (_NON_NEGATIVE, "0.1, or three to ten times AdamW's; 0 turns it off"),
-    "multiplier": (_NON_NEGATIVE, "1.0, which leaves the weight decay as it is"),
+    "multiplier": (_FINITE, "1.0, which leaves the weight decay as it is"),
     "slow_step_size": (_FRACTION, "0.5"),
 }
 

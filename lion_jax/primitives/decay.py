@@ -44,7 +44,8 @@ def add_decoupled_weight_decay(
       mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
         function from parameters to such a tree; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mask", "cautious")``.
-      multiplier: :math:`k` >= 0, likewise a number, a traced scalar or a schedule; None is 1.
+      multiplier: :math:`k`, likewise a number, a traced scalar or a schedule; None is 1. Chained
+        after the learning rate, where updates have changed their sign, it has to be negative.
       cautious: whether to decay only where update and parameter agree in sign.
 
     Returns:

@@ -9,6 +9,7 @@ import optax
 import oracles
 import pytest
 import recordings
+from flax import nnx
 from flax.training import train_state
 from trees import assert_close, run, tree
 
@@ -154,7 +155,26 @@ def test_complex_parameters_are_right():
     np.testing.assert_allclose(params, [1.0 + 2.0j])
 
 
-def test_trains_in_a_plain_flax_loop():
+def test_trains_in_an_nnx_optimizer():
+    model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, lion_jax.lookahead(lion_jax.lion(0.02)), wrt=nnx.Param)
+    x = jax.random.normal(jax.random.key(0), (32, 4))
+    y = x @ jnp.ones((4, 1))
+
+    def loss(model):
+        return jnp.mean((model(x) - y) ** 2)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(loss)(model))
+
+    first = loss(model)
+    for _ in range(120):
+        step(model, optimizer)
+    assert loss(model) < first / 10
+
+
+def test_trains_in_a_flax_train_state():
     model = nn.Dense(1)
     x = jax.random.normal(jax.random.key(0), (32, 4))
     y = x @ jnp.ones((4, 1))

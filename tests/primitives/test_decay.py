@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trees import tree
+from trees import run, tree
 
 from lion_jax.primitives import add_decoupled_weight_decay
 
@@ -46,6 +46,17 @@ def test_cautious_decay_needs_agreeing_signs():
 def test_cautious_decay_compares_signs_where_the_product_underflows():
     u, p = jnp.float32(-1e-30), jnp.float32(1e-30)
     assert apply(add_decoupled_weight_decay(0.5, cautious=True), u, p) == u
+
+
+def test_a_schedule_can_stand_after_the_learning_rate():
+    """Decay of its own schedule, independent of the learning rate's."""
+    shares = jnp.array([-0.5, -0.25])
+    tx = optax.chain(
+        optax.scale_by_learning_rate(0.1),
+        add_decoupled_weight_decay(1.0, multiplier=lambda count: shares[count]),
+    )
+    params, _ = run(tx, jnp.array([8.0]), [jnp.array([10.0])] * 2)
+    np.testing.assert_allclose(params, [(8.0 * 0.5 - 1.0) * 0.75 - 1.0])
 
 
 def test_no_decay_reads_no_parameters():
