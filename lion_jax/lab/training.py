@@ -57,13 +57,37 @@ def train(
     schedule: str,
     on_step: Callable[[int], None],
 ) -> tuple[Outcome, Timing]:
-    """Trains `rule` on `task` with every learning rate and seed: vmap over both, scan over steps.
+    """Trains `rule` on `task` with every learning rate and seed.
 
     A seed decides the initial parameters and the order of the examples, the same for every rule
     and learning rate, so that runs can be compared seed by seed. `on_step` hears now and then how
     many steps are done.
     """
     shape = SCHEDULES[schedule](steps)
+    program = _program(task, rule, shape, steps, seeds, batch_size, on_step)
+    peaks = learning_rates.astype(np.float32)
+    started = time.perf_counter()
+    compiled = jax.jit(program).lower(peaks).compile()
+    compile_seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
+    # In a thread, since the main thread hears Ctrl-C only between two lines of Python.
+    pool = ThreadPoolExecutor(max_workers=1)
+    outcome = pool.submit(lambda: jax.device_get(compiled(peaks))).result()
+    pool.shutdown()
+    return Outcome(**outcome), Timing(compile_seconds, time.perf_counter() - started)
+
+
+def _program(
+    task: Task,
+    rule: Rule,
+    shape: optax.Schedule,
+    steps: int,
+    seeds: int,
+    batch_size: int,
+    on_step: Callable[[int], None],
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """From peak learning rates to outcomes: a vmap over rates and seeds, a scan over steps."""
     guess_loss = scipy.stats.entropy(np.bincount(task.train.y))
     report_every = max(1, steps // 50)
     x, y = jnp.asarray(task.train.x), jnp.asarray(task.train.y)
@@ -83,48 +107,37 @@ def train(
     def finish(carry, first_loss):
         params, _, worst_loss = carry
         loss = task.loss(params, x, y)
+        exploded = worst_loss > 2 * first_loss
         return {
             "train_loss": loss,
             "validation_accuracy": task.accuracy(params, task.validation),
             "test_accuracy": task.accuracy(params, task.test),
             "diverged": ~jnp.isfinite(worst_loss)
-            | (loss > first_loss)
-            | ((loss >= guess_loss) & (worst_loss > 2 * first_loss)),
+            | ~(loss <= first_loss)
+            | (exploded & (loss >= guess_loss)),
         }
 
-    def over_rates_and_seeds(function, in_axes):
-        over_seeds = jax.vmap(function, [axis[1] for axis in in_axes])
-        return jax.vmap(over_seeds, [axis[0] for axis in in_axes])
-
-    @jax.jit
     def program(peaks):
-        init_keys, order_keys = jax.vmap(jax.random.split, out_axes=1)(
-            jax.vmap(jax.random.key)(jnp.arange(seeds))
-        )
+        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.arange(seeds))
+        init_keys, order_keys = keys[:, 0], keys[:, 1]
         batches = jax.vmap(lambda key: _batches(key, len(y), steps, batch_size))(order_keys)
-        step_all = over_rates_and_seeds(step, [(0, 0), (0, None), (None, 0)])
+        params = jax.vmap(task.init)(init_keys)
+        first_losses = jax.vmap(lambda p: task.loss(p, x, y))(params)
 
         def scanned(carry, t):
             is_due = ((t + 1) % report_every == 0) & (t + 1 < steps)
             jax.lax.cond(is_due, lambda: jax.debug.callback(on_step, t + 1), lambda: None)
             return step_all(carry, peaks, batches[:, t]), None
 
-        params = jax.vmap(task.init)(init_keys)
-        first_losses = jax.vmap(lambda p: task.loss(p, x, y))(params)
-        carry = over_rates_and_seeds(start, [(0, None), (None, 0)])(peaks, params)
+        carry = start_all(peaks, params)
         carry, _ = jax.lax.scan(scanned, carry, jnp.arange(steps))
-        return over_rates_and_seeds(finish, [(0, 0), (None, 0)])(carry, first_losses)
+        return finish_all(carry, first_losses)
 
-    peaks = learning_rates.astype(np.float32)
-    started = time.perf_counter()
-    compiled = program.lower(peaks).compile()
-    compile_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    # In a thread, since the main thread hears Ctrl-C only between two lines of Python.
-    pool = ThreadPoolExecutor(max_workers=1)
-    outcome = pool.submit(lambda: jax.device_get(compiled(peaks))).result()
-    pool.shutdown()
-    return Outcome(**outcome), Timing(compile_seconds, time.perf_counter() - started)
+    # Axis 0 is the learning rate and axis 1 the seed; None where an argument has no such axis.
+    start_all = jax.vmap(jax.vmap(start, (None, 0)), (0, None))
+    step_all = jax.vmap(jax.vmap(step, (0, None, 0)), (0, 0, None))
+    finish_all = jax.vmap(jax.vmap(finish, (0, 0)), (0, None))
+    return program
 
 
 def _batches(key: jax.Array, examples: int, steps: int, batch_size: int) -> jax.Array:
