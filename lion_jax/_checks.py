@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 
 _NON_NEGATIVE = ("finite and >= 0", lambda x: 0 <= x < math.inf)
 _FINITE = ("finite", math.isfinite)
@@ -28,10 +27,13 @@ _RANGES = {
 
 
 def check_scalars(**hyperparameters: Any) -> None:
-    """Refuses hyperparameters outside the ranges known for their names; schedules pass unchecked.
+    """Refuses hyperparameters outside the ranges known for their names.
+
+    Schedules pass unchecked, and so do the values of jax arrays: traced ones have none yet, and
+    what an injected or scheduled one holds must not decide whether a step runs eagerly or jitted.
 
     Args:
-      **hyperparameters: values by argument name, each a number, a traced scalar or a schedule.
+      **hyperparameters: values by argument name, each a number, a jax scalar or a schedule.
 
     Raises:
       TypeError: neither a real number nor a schedule.
@@ -43,7 +45,7 @@ def check_scalars(**hyperparameters: Any) -> None:
 
 
 def check_number(name: str, value: Any, kinds: str = "a number") -> None:
-    """Refuses one number outside the range known for its name; a traced value is not known yet."""
+    """Refuses one number outside the range known for its name; a jax array only by its shape."""
     (allowed, is_allowed), remedy = _RANGES[name]
     if not _is_real(value):
         raise TypeError(
@@ -55,17 +57,26 @@ def check_number(name: str, value: Any, kinds: str = "a number") -> None:
             f"{name} must be a scalar, {allowed}; got an array of shape {np.shape(value)}. "
             "To sweep over values, map the factory over them with jax.vmap."
         )
-    if not isinstance(value, Tracer) and not is_allowed(float(value)):
+    if not isinstance(value, jax.Array) and not is_allowed(_to_float(value)):
         raise ValueError(f"{name} must be {allowed}; got {value}. Try {name}={remedy}.")
 
 
 def check_positive_integer(name: str, value: Any, remedy: int) -> None:
-    """Refuses anything but an integer of at least 1; a traced one passes unchecked."""
-    message = f"{name} must be an integer >= 1; got {value!r}. Try {name}={remedy}."
-    if not _is_real(value) or not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+    """Refuses anything but an integer from 1 to the largest int32; a jax array only by its kind."""
+    message = f"{name} must be an integer >= 1 and < 2**31; got {value!r}. Try {name}={remedy}."
+    if not _is_real(value) or not jnp.issubdtype(getattr(value, "dtype", type(value)), jnp.integer):
         raise TypeError(message)
-    if not isinstance(value, Tracer) and (np.ndim(value) != 0 or value < 1):
+    if np.ndim(value) != 0 or not (isinstance(value, jax.Array) or 1 <= value < 2**31):
         raise ValueError(message)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses anything but True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(
+            f"{name} must be True or False; got {value!r} of type {type(value).__name__}. "
+            f"Try {name}=True."
+        )
 
 
 def check_transformation(name: str, value: Any) -> None:
@@ -85,7 +96,9 @@ def check_transformation(name: str, value: Any) -> None:
 def check_dtype(name: str, value: Any) -> None:
     """Refuses anything but None or a floating-point dtype."""
     try:
-        is_floating = value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating)
+        is_floating = value is None or (
+            not hasattr(value, "shape") and jnp.issubdtype(jnp.dtype(value), jnp.floating)
+        )
     except TypeError:
         is_floating = False
     if not is_floating:
@@ -127,6 +140,13 @@ def check_real(tree: Any, needed_by: str) -> None:
                 f"{jax.tree_util.keystr(path) or 'the root'}. "
                 "Try optax.contrib.split_real_and_imaginary around the transformation."
             )
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a Python integer may be larger than any float
+        return math.inf
 
 
 def _is_real(value: Any) -> bool:

@@ -17,6 +17,16 @@ def at_least_float32(*arrays: Any) -> jnp.dtype:
     return jnp.result_type(*(jnp.float32 if _is_narrow(d) else d for d in dtypes))
 
 
+def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` in another dtype; refuses to drop an imaginary part."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) > jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(
+            f"complex gradients, parameters and moments must all be complex; got {x.dtype} where "
+            f"{dtype} is kept. Try optax.contrib.split_real_and_imaginary around the whole."
+        )
+    return x.astype(dtype)
+
+
 def computed_in_float32(
     factory: Callable[P, optax.GradientTransformation],
 ) -> Callable[P, optax.GradientTransformationExtraArgs]:
@@ -65,4 +75,4 @@ def _widen(x: Any, other: Any) -> jax.Array:
 
 def _round_like(update: jax.Array, like: Any) -> jax.Array:
     dtype = jnp.result_type(like)
-    return update.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else update
+    return cast(update, dtype) if jnp.issubdtype(dtype, jnp.inexact) else update

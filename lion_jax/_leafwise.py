@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lion_jax._dtypes import at_least_float32
+from lion_jax._dtypes import at_least_float32, cast
 
 
 def map_leaves(
@@ -38,6 +38,6 @@ def _map_leaf(function: Callable[..., Any], leaves: tuple[Any, ...], count: int)
     dtype = at_least_float32(*leaves)
     results = function(*(jnp.asarray(leaf, dtype) for leaf in leaves))
     return tuple(
-        result.astype(jnp.result_type(leaf))
+        cast(result, jnp.result_type(leaf))
         for result, leaf in zip(results, leaves[:count], strict=True)
     )

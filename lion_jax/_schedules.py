@@ -53,7 +53,7 @@ def _follow(
     schedules: dict[str, optax.Schedule],
 ) -> optax.GradientTransformationExtraArgs:
     def at(count: jax.Array) -> optax.GradientTransformationExtraArgs:
-        values = {name: schedule(count) for name, schedule in schedules.items()}
+        values = {name: jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
         return optax.with_extra_args_support(factory(**arguments | values))
 
     def init_fn(params):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import (
+    check_flag,
     check_has_params,
     check_positive_integer,
     check_scalars,
@@ -62,13 +63,15 @@ def lookahead(
         ``("inner", "sync_period", "reset_inner")``.
       slow_step_size: :math:`\alpha` in [0, 1]: a number, a traced scalar, or a schedule from the
         step count. 1 leaves the inner transformation as it is; 0 never moves the slow weights.
-      reset_inner: whether the inner state starts anew at each synchronization.
+      reset_inner: whether the inner state starts anew at each synchronization: its moments, and
+        its step counters too, so that a schedule inside begins again.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
       transformation's dtypes. After a synchronization the parameters equal the slow weights up to
       the rounding of :math:`\theta + (\phi - \theta)`. The state is a :class:`LookaheadState`, read
-      by :func:`slow_params`: the inner one and one more copy of the parameters.
+      by :func:`slow_params`: the inner one and one more copy of the parameters, abstract where
+      ``init`` gets a ``jax.ShapeDtypeStruct``.
 
     Raises:
       ValueError: ``sync_period`` or ``slow_step_size`` out of range; at ``update``, missing
@@ -97,6 +100,7 @@ def lookahead(
     check_transformation("inner", inner)
     check_positive_integer("sync_period", sync_period, remedy=6)
     check_scalars(slow_step_size=slow_step_size)
+    check_flag("reset_inner", reset_inner)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,7 @@ from lion_jax.lab.tasks import TASKS
 from lion_jax.lab.training import SCHEDULES
 
 _WIDTH = 100  # where the output is no terminal
-INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
+_NARROWEST = 80  # a narrower terminal wraps the lines of a table rather than losing figures
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,9 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RequestError as error:
         print(f"lion-jax: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("lion-jax: interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +107,8 @@ def _count(text: str) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    _check_writable(options.output)
+    with _output_errors(options.output):
+        report.check_writable(options.output, options.records)
     rules = [name.strip() for name in options.rules.split(",") if name.strip()]
     with _progress(options.steps) as on_progress:
         comparison = compare(
@@ -125,7 +121,8 @@ def _compare(options: argparse.Namespace) -> int:
             schedule=options.schedule,
             on_progress=on_progress,
         )
-    written = report.save(comparison, options.output, options.records)
+    with _output_errors(options.output):
+        written = report.save(comparison, options.output, options.records)
     console = _console()
     console.print(report.table(comparison))
     for line in [*report.verdict(comparison), f"Written: {', '.join(map(str, written))}"]:
@@ -147,20 +144,19 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console = Console()
+    width = max(_NARROWEST, console.width) if console.is_terminal else _WIDTH
+    return Console(width=width)
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuses a folder that could not be written to, before any work is done."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+@contextmanager
+def _output_errors(folder: Path) -> Iterator[None]:
+    """Says in one line that the output folder cannot be written to."""
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        yield
     except OSError as error:
         raise RequestError(
-            f"cannot write to the output folder {folder} ({error.strerror}); "
+            f"cannot write to the output folder {folder} ({error.strerror or error}); "
             "possible: --output with a folder that exists or can be created"
         ) from error
 

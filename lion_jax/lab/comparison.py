@@ -15,6 +15,7 @@ from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.training import SCHEDULES, Outcome, Timing, train
 
 DEFAULT_RULES = ("lion", "lookahead_lion", "adamw", "sgd")
+MOST_EXAMPLES = 2**28
 GOOD_WITHIN = 0.01
 """A learning rate is good where its validation accuracy is this close to the rule's best."""
 
@@ -73,8 +74,8 @@ class Result:
 
     @property
     def is_best_at_edge(self) -> bool:
-        """Whether the best learning rate is the smallest or largest tried."""
-        return self.best in (0, len(self.learning_rates) - 1)
+        """Whether the best learning rate is the smallest or largest tried, of several."""
+        return len(self.learning_rates) > 1 and self.best in (0, len(self.learning_rates) - 1)
 
     @property
     def test_accuracies(self) -> np.ndarray:
@@ -194,11 +195,16 @@ def compare(
     Raises:
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
-    task = task if isinstance(task, Task) else TASKS[_known("task", task, TASKS)]()
+    if isinstance(rules, str):
+        raise RequestError(f"rules must be a list of names; got the string {rules!r}")
     rules = [r if isinstance(r, Rule) else RULES[_known("rule", r, RULES)] for r in rules]
-    _known("schedule", schedule, SCHEDULES)
+    names = [rule.name for rule in rules]
     if not rules:
         raise RequestError(f"rules must name at least one of {', '.join(RULES)}; got none")
+    if len(set(names)) < len(names):
+        raise RequestError(f"rules must have different names; got {', '.join(names)}")
+    _known("schedule", schedule, SCHEDULES)
+    task = task if isinstance(task, Task) else TASKS[_known("task", task, TASKS)]()
     examples = len(task.train.y)
     for name, value, highest in [
         ("learning_rates", learning_rates, math.inf),
@@ -206,18 +212,25 @@ def compare(
         ("seeds", seeds, math.inf),
         ("batch_size", batch_size, examples),
     ]:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise RequestError(f"{name} must be a whole number; got {value!r}")
         if not 1 <= value <= highest:
             limit = (
                 "at least 1" if highest == math.inf else f"from 1 to {highest}, the training split"
             )
             raise RequestError(f"{name} must be {limit}; got {value}")
+    if steps * seeds * batch_size > MOST_EXAMPLES:
+        raise RequestError(
+            f"steps * seeds * batch_size must be at most {MOST_EXAMPLES}, since the order of the "
+            f"examples is kept in memory; got {steps * seeds * batch_size}"
+        )
 
     settings = {"steps": steps, "seeds": seeds, "batch_size": batch_size, "schedule": schedule}
     notify = on_progress or (lambda name, done: None)
     results = []
     for rule in rules:
         notify(rule.name, 0)
-        rates = np.geomspace(*rule.learning_rates, learning_rates)
+        rates = _rates(rule, learning_rates)
         outcome, timing = train(
             task, rule, rates, **settings, on_step=lambda t, rule=rule: notify(rule.name, int(t))
         )
@@ -239,9 +252,15 @@ def half_interval(values: np.ndarray) -> np.ndarray:
     return scipy.stats.t.ppf(0.975, max(values.shape[-1] - 1, 1)) * standard_error(values)
 
 
-def _known(kind: str, name: str, table: dict[str, Any]) -> str:
-    if name not in table:
-        close = difflib.get_close_matches(name, table, n=1)
+def _rates(rule: Rule, count: int) -> np.ndarray:
+    """Rates evenly spaced on a logarithmic scale over the rule's range; a single one amid it."""
+    low, high = rule.learning_rates
+    return np.geomspace(low, high, count) if count > 1 else np.array([math.sqrt(low * high)])
+
+
+def _known(kind: str, name: Any, table: dict[str, Any]) -> str:
+    if not isinstance(name, str) or name not in table:
+        close = difflib.get_close_matches(name, table, n=1) if isinstance(name, str) else []
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise RequestError(f"unknown {kind} {name!r}{hint} Possible: {', '.join(table)}")
     return name

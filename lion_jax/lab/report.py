@@ -1,9 +1,12 @@
 """What people see of a comparison: a table, a verdict, a picture, the records."""
 
+import contextlib
 import csv
+import errno
 import itertools
 import json
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ def table(comparison: Comparison) -> Table:
         "Seconds include compilation.",
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     columns.add_column("rule", no_wrap=True)
     for name in (
@@ -149,7 +152,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def save(comparison: Comparison, folder: Path, records: str = "csv") -> list[Path]:
-    """Writes the picture and the records into `folder`, both or neither.
+    """Writes the picture and the records into `folder`, after both are ready.
 
     Args:
       comparison: what to write.
@@ -158,13 +161,33 @@ def save(comparison: Comparison, folder: Path, records: str = "csv") -> list[Pat
 
     Returns:
       The paths written.
+
+    Raises:
+      OSError: the folder or a file in it cannot be written; nothing was.
     """
+    check_writable(folder, records)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         drafts = [Path(scratch) / "accuracy.png", Path(scratch) / f"records.{records}"]
         picture(comparison).savefig(drafts[0])
         {"csv": _write_csv, "json": _write_json}[records](comparison, drafts[1])
         return [draft.replace(folder / draft.name) for draft in drafts]
+
+
+def check_writable(folder: Path, records: str = "csv") -> None:
+    """Raises an OSError where `save` could not write; leaves no trace."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for name in ("accuracy.png", f"records.{records}"):
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder there")
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _write_csv(comparison: Comparison, path: Path) -> None:

@@ -1,7 +1,9 @@
 """Update rules to compare, each with the learning rates worth trying."""
 
 import dataclasses
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -19,7 +21,7 @@ class Rule:
       description: one line on what is fixed.
       make: `(schedule, peak) -> transformation`: the schedule of the learning rate, and its peak as
         a traced scalar for rules that need to know it.
-      learning_rates: the smallest and largest peak to try.
+      learning_rates: the smallest and largest peak to try, both finite and > 0.
     """
 
     name: str
@@ -27,41 +29,58 @@ class Rule:
     make: Callable[[optax.Schedule, jax.Array], optax.GradientTransformation]
     learning_rates: tuple[float, float]
 
+    def __post_init__(self):
+        """Refuses a range that is none."""
+        low, high = self.learning_rates
+        if not 0 < low <= high < math.inf:
+            raise ValueError(
+                f"learning_rates must be a smallest and a largest rate, finite and > 0; "
+                f"got {self.learning_rates}. Try learning_rates=(1e-4, 1e-1)."
+            )
 
-LION = (1e-4, 1e-1)  # every range spans three decades
+
+def _rule(
+    name: str,
+    factory: Callable[..., optax.GradientTransformation],
+    learning_rates: tuple[float, float],
+    **fixed: Any,
+) -> Rule:
+    """The rule of a factory whose first argument is the learning rate."""
+    return Rule(
+        name,
+        _call(factory, fixed),
+        lambda schedule, peak: factory(schedule, **fixed),
+        learning_rates,
+    )
+
+
+def _call(factory: Callable[..., Any], fixed: dict[str, Any]) -> str:
+    package = factory.__module__.partition(".")[0]
+    arguments = ["learning_rate", *(f"{name}={value}" for name, value in fixed.items())]
+    return f"{package}.{factory.__name__}({', '.join(arguments)})"
+
+
+# Every range spans three decades.
+_LION, _ADAM, _SGD = (1e-4, 1e-1), (1e-3, 1e0), (3e-3, 3e0)
+_LION_DEFAULTS = {"b1": 0.9, "b2": 0.99}
+_INDEPENDENT = {**_LION_DEFAULTS, "weight_decay": 1e-4}
+_LION_RULE = _rule("lion", lion, _LION, **_LION_DEFAULTS, weight_decay=0.1)
 
 _RULES = [
-    Rule(
-        "lion",
-        "lion_jax.lion, b1=0.9, b2=0.99, weight_decay=0.1",
-        lambda schedule, peak: lion(schedule, weight_decay=0.1),
-        LION,
-    ),
+    _LION_RULE,
     Rule(
         "decoupled_lion",
-        "lion_jax.decoupled_lion, b1=0.9, b2=0.99, weight_decay=1e-4",
-        lambda schedule, peak: decoupled_lion(
-            schedule, weight_decay=1e-4, initial_learning_rate=peak
-        ),
-        LION,
+        _call(decoupled_lion, _INDEPENDENT),
+        lambda schedule, peak: decoupled_lion(schedule, **_INDEPENDENT, initial_learning_rate=peak),
+        _LION,
     ),
     Rule(
         "lookahead_lion",
-        "lion_jax.lookahead around lion, sync_period=6, slow_step_size=0.5",
-        lambda schedule, peak: lookahead(lion(schedule, weight_decay=0.1)),
-        LION,
+        f"lion_jax.lookahead({_LION_RULE.description}, sync_period=6, slow_step_size=0.5)",
+        lambda schedule, peak: lookahead(_LION_RULE.make(schedule, peak), 6, 0.5),
+        _LION,
     ),
-    Rule(
-        "adamw",
-        "optax.adamw, b1=0.9, b2=0.999, weight_decay=0.01",
-        lambda schedule, peak: optax.adamw(schedule, weight_decay=0.01),
-        (1e-3, 1e0),
-    ),
-    Rule(
-        "sgd",
-        "optax.sgd, momentum=0.9, Nesterov",
-        lambda schedule, peak: optax.sgd(schedule, momentum=0.9, nesterov=True),
-        (3e-3, 3e0),
-    ),
+    _rule("adamw", optax.adamw, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("sgd", optax.sgd, _SGD, momentum=0.9, nesterov=True),
 ]
 RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_number, check_scalars
@@ -122,8 +123,9 @@ def decoupled_lion(
         function from parameters to such a tree; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mu_dtype", "mask")``.
       initial_learning_rate: :math:`\eta_0` > 0. None takes a constant ``learning_rate``. With a
-        schedule it must be given, since a warm-up starts at 0; mostly it is the peak. An injected
-        or traced learning rate is taken for a constant: give it there too if it will change.
+        schedule it must be given, since a warm-up starts at 0; mostly it is the peak. Give it with
+        an injected schedule too: the rule sees only the rate of the step, takes it for
+        :math:`\eta_0`, and the decay never decays.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
@@ -162,6 +164,13 @@ def decoupled_lion(
     check_number("initial_learning_rate", initial_learning_rate)
     return optax.chain(
         scale_by_sign_momentum(b1, b2, mu_dtype),
-        add_decoupled_weight_decay(weight_decay, mask, multiplier=1 / initial_learning_rate),
+        add_decoupled_weight_decay(weight_decay, mask, multiplier=_inverse(initial_learning_rate)),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _inverse(initial_learning_rate: float | jax.Array) -> float | jax.Array:
+    """One over it; 0 where a traced or injected rate is 0, since then nothing is to move."""
+    if isinstance(initial_learning_rate, jax.Array):
+        return jnp.where(initial_learning_rate > 0, 1 / initial_learning_rate, 0.0)
+    return 1 / initial_learning_rate

@@ -5,10 +5,17 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_has_params, check_mask, check_scalars
+from lion_jax._checks import (
+    check_flag,
+    check_has_params,
+    check_mask,
+    check_real,
+    check_scalars,
+)
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
@@ -54,7 +61,8 @@ def add_decoupled_weight_decay(
 
     Raises:
       ValueError: a scalar out of range; at ``update``, missing parameters.
-      TypeError: a scalar that is no number, a mask that is no mask.
+      TypeError: a scalar that is no number, a mask that is no mask; at ``update``, complex leaves
+        in the cautious form.
 
     Example:
       >>> import jax.numpy as jnp
@@ -74,7 +82,8 @@ def add_decoupled_weight_decay(
     k = 1.0 if multiplier is None else multiplier
     check_scalars(weight_decay=weight_decay, multiplier=k)
     check_mask("mask", mask)
-    is_off = isinstance(weight_decay, int | float) and weight_decay == 0
+    check_flag("cautious", cautious)
+    is_off = not isinstance(weight_decay, jax.Array) and weight_decay == 0
 
     def decay(u, p):
         decayed = u + k * weight_decay * p
@@ -85,6 +94,8 @@ def add_decoupled_weight_decay(
         if is_off:
             return updates, state
         check_has_params(params, "add_decoupled_weight_decay")
+        if cautious:
+            check_real((updates, params), "cautious weight decay")
         (updates,) = map_leaves(decay, (updates,), (params,))
         return updates, state
 

@@ -75,10 +75,10 @@ def test_reset_inner_starts_the_momentum_anew():
 
 def test_reset_inner_initializes_from_the_synchronized_parameters():
     tx = lion_jax.lookahead(
-        lion_jax.lookahead(optax.sgd(1.0), sync_period=5), 2, 0.5, reset_inner=True
+        lion_jax.lookahead(optax.sgd(1.0), sync_period=5), 2, 0.25, reset_inner=True
     )
     params, state = run(tx, jnp.zeros(3), [-jnp.ones(3)] * 2)
-    np.testing.assert_array_equal(params, jnp.ones(3))
+    np.testing.assert_array_equal(params, jnp.full(3, 0.5))
     np.testing.assert_array_equal(lion_jax.slow_params(state.inner_state), params)
 
 
@@ -129,13 +129,26 @@ def test_slow_params_of_several_are_refused():
 
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError), ("6", TypeError)],
+    [
+        (0, ValueError),
+        (-3, ValueError),
+        (2**40, ValueError),
+        (np.float32(6), TypeError),
+        (2.5, TypeError),
+        (True, TypeError),
+        ("6", TypeError),
+    ],
 )
 def test_bad_periods_are_refused(value, error):
     with pytest.raises(
-        error, match=r"^sync_period must be an integer >= 1; got .*Try sync_period=6"
+        error, match=r"^sync_period must be an integer >= 1 and < 2\*\*31; got .*Try sync_period=6"
     ):
         lion_jax.lookahead(optax.sgd(0.1), value)
+
+
+def test_a_reset_that_is_no_flag_is_refused():
+    with pytest.raises(TypeError, match=r"^reset_inner must be True or False; got 'no'.*Try"):
+        lion_jax.lookahead(optax.sgd(0.1), reset_inner="no")
 
 
 def test_an_uncalled_factory_as_inner_is_told_so():

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import lion_jax
+from lion_jax import __main__
 from lion_jax.lab import cli, report
 
 QUICK = ["--steps", "2", "--seeds", "2", "--learning-rates", "2", "--batch-size", "8"]
@@ -60,6 +61,8 @@ def test_without_a_command_it_helps(capsys):
         (["compare", "--batch-size", "9999"], "batch_size must be from 1 to 1078"),
         (["compare", "--records", "xml"], "choose from"),
         (["compare", "--schedule", "linear"], "Possible: cosine, constant"),
+        (["compare", "--rules", "sgd,sgd"], "rules must have different names; got sgd, sgd"),
+        (["compare", "--steps", "9" * 12], "must be at most"),
         (["compete"], "compare"),
     ],
 )
@@ -73,17 +76,22 @@ def test_bad_requests_end_in_one_line(arguments, message, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):
-    blocker = tmp_path / "file"
-    blocker.write_text("in the way")
-    assert status_of(["compare", "--output", str(blocker / "folder")]) == 2
+@pytest.mark.parametrize(
+    "folder", ["file/folder", "dangling", "blocked", "new/" + "x" * 300], ids=lambda name: name[:9]
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
+    (tmp_path / "blocked" / "records.csv").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    assert status_of(["compare", "--output", str(tmp_path / folder)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("lion-jax: cannot write to the output folder")
     assert captured.err.count("\n") == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path, monkeypatch):
+def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path, monkeypatch, capsys):
     (tmp_path / "accuracy.png").write_text("earlier")
 
     def fail(comparison, path):
@@ -91,8 +99,10 @@ def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path, monkeypatc
         raise OSError("disk full")
 
     monkeypatch.setattr(report, "_write_csv", fail)
-    with pytest.raises(OSError, match="disk full"):
-        cli.main(["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)])
+    assert cli.main(["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot write to the output folder" in last
+    assert "disk full" in last
     assert [p.name for p in tmp_path.iterdir()] == ["accuracy.png"]
     assert (tmp_path / "accuracy.png").read_text() == "earlier"
 
@@ -101,8 +111,14 @@ def test_an_interruption_writes_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
+    def leave(status):
+        raise SystemExit(status)
+
     monkeypatch.setattr(cli, "compare", interrupt)
-    assert cli.main(["compare", "--output", str(tmp_path)]) == 130
+    monkeypatch.setattr(__main__.os, "_exit", leave)
+    monkeypatch.setattr(sys, "argv", ["lion-jax", "compare", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="130"):
+        __main__.main()
     assert capsys.readouterr().err == "lion-jax: interrupted; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
 

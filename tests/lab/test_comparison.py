@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.stats
 
 from lion_jax import lab
 from lion_jax.lab import comparison as comparing
@@ -188,6 +189,38 @@ def test_diverged_runs_are_reported_not_dropped(task):
     assert "2/4" in rendered(report.table(compared))
 
 
+def test_a_loss_that_explodes_and_ends_at_a_guess_counts_as_diverged(task):
+    """As a network does whose units have all died."""
+
+    def explode_then_die(schedule, peak):
+        def update(updates, state, params=None):
+            first = jax.tree.map(lambda g: 1e4 * g, updates)
+            then = jax.tree.map(jnp.negative, params)
+            return jax.tree.map(lambda a, b: jnp.where(state == 0, a, b), first, then), state + 1
+
+        return optax.GradientTransformation(lambda params: jnp.int32(0), update)
+
+    compared = lab.compare(task, [Rule("dying", "", explode_then_die, (1.0, 2.0))], **SMALL)
+    (found,) = compared.results
+    np.testing.assert_allclose(found.outcome.train_loss, np.log(3), rtol=1e-5)
+    assert found.outcome.diverged.all()
+
+
+def test_a_loss_that_ends_in_nan_counts_as_diverged(task):
+    def break_at_the_end(schedule, peak):
+        return optax.scale_by_schedule(
+            lambda count: jnp.where(count == SMALL["steps"] - 1, jnp.nan, -0.1)
+        )
+
+    compared = lab.compare(task, [Rule("broken", "", break_at_the_end, (1.0, 2.0))], **SMALL)
+    assert compared.results[0].outcome.diverged.all()
+
+
+def test_a_slow_start_is_no_divergence(task):
+    slow = dataclasses.replace(RULES["sgd"], learning_rates=(1e-6, 1e-5))
+    assert not lab.compare(task, [slow], **SMALL).results[0].outcome.diverged.any()
+
+
 def test_a_bounded_explosion_counts_as_diverged(task):
     """Lion's steps are bounded, so that its loss can explode and stay finite."""
     wild = dataclasses.replace(RULES["lion"], learning_rates=(1e-3, 1e3))
@@ -251,16 +284,59 @@ def test_one_seed_claims_nothing(task):
 def test_the_picture_draws_a_line_and_an_interval_per_rule(small):
     (axes,) = report.picture(small).axes
     assert axes.get_xscale() == "log"
-    assert len(axes.collections) == 2
+    curves = [line for line in axes.lines if len(line.get_xdata()) == SMALL["learning_rates"]]
+    for found, line, band in zip(small.results, curves, axes.collections, strict=True):
+        mean = found.outcome.test_accuracy.mean(axis=1)
+        np.testing.assert_array_equal(line.get_xdata(), found.learning_rates)
+        np.testing.assert_allclose(line.get_ydata(), mean)
+        half = comparing.half_interval(found.outcome.test_accuracy)
+        height = band.get_paths()[0].vertices[:, 1]
+        np.testing.assert_allclose(height.min(), min(mean - half))
+        np.testing.assert_allclose(height.max(), max(mean + half))
     labels = axes.get_legend_handles_labels()[1]
     assert labels[0].startswith("lion  ")
     assert labels[1].startswith("adamw  ")
 
 
-def test_the_table_fits_a_narrow_terminal(small):
-    lines = rendered(report.table(small), width=80).splitlines()
-    assert any(line.startswith(" lion ") for line in lines)
-    assert max(map(len, lines)) <= 80
+def test_the_table_fits_a_narrow_terminal(task):
+    rows = [
+        result([[0.9] * 5] * 3, [[0.9, 0.91, 0.92, 0.93, 0.94]] * 3, (1e-2, 1e-1, 1e1), name)
+        for name in comparing.DEFAULT_RULES
+    ]
+    text = rendered(report.table(comparison_of(task, *rows)), width=80)
+    assert "≥ ×1000.0" in text
+    assert "lookahead_lion" in text
+    assert "…" not in text
+
+
+def test_half_an_interval_is_student_s():
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    expected = scipy.stats.t.interval(0.95, 3, loc=2.5, scale=scipy.stats.sem(values))
+    np.testing.assert_allclose(2.5 + comparing.half_interval(values), expected[1])
+
+
+def test_rates_are_evenly_spaced_on_a_logarithmic_scale():
+    rule = dataclasses.replace(RULES["lion"], learning_rates=(1e-3, 1e1))
+    np.testing.assert_allclose(comparing._rates(rule, 5), [1e-3, 1e-2, 1e-1, 1e0, 1e1])
+    np.testing.assert_allclose(comparing._rates(rule, 1), [1e-1])
+
+
+def test_the_cosine_schedule_warms_up_over_a_twentieth():
+    shape = training.SCHEDULES["cosine"](600)
+    values = [float(shape(step)) for step in (0, 15, 30, 315, 600)]
+    np.testing.assert_allclose(values, [0.0, 0.5, 1.0, 0.5, 0.0], atol=1e-6)
+
+
+def test_decoupled_lion_gets_the_peak_as_its_initial_rate():
+    tx = RULES["decoupled_lion"].make(lambda count: 0.5e-2, jnp.float32(1e-2))
+    updates, _ = tx.update(jnp.zeros(1), tx.init(jnp.zeros(1)), jnp.ones(1))
+    np.testing.assert_allclose(updates, [-0.5 * 1e-4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rates", [(1e-1, 1e-4), (0.0, 1.0), (float("nan"), 1.0), (1.0, np.inf)])
+def test_a_rule_refuses_a_range_that_is_none(rates):
+    with pytest.raises(ValueError, match=r"^learning_rates must be a smallest and a largest.*Try"):
+        dataclasses.replace(RULES["lion"], learning_rates=rates)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +349,15 @@ def test_the_table_fits_a_narrow_terminal(small):
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"seeds": -1}, "seeds must be at least 1; got -1"),
         ({"learning_rates": 0}, "learning_rates must be at least 1; got 0"),
+        ({"steps": 2.5}, "steps must be a whole number; got 2.5"),
+        ({"seeds": True}, "seeds must be a whole number; got True"),
+        ({"learning_rates": "5"}, "learning_rates must be a whole number; got '5'"),
+        ({"steps": 10**9}, r"steps \* seeds \* batch_size must be at most 268435456.*; got "),
+        ({"rules": "lion"}, "rules must be a list of names; got the string 'lion'"),
+        ({"rules": ["lion", "lion"]}, "rules must have different names; got lion, lion"),
+        ({"rules": [3]}, "unknown rule 3. Possible: lion, "),
+        ({"task": 3}, "unknown task 3. Possible: digits"),
+        ({"schedule": None}, "unknown schedule None. Possible: cosine, constant"),
         ({"batch_size": 1079}, "batch_size must be from 1 to 1078, the training split; got 1079"),
     ],
 )

@@ -168,12 +168,42 @@ def test_a_schedule_needs_an_initial_learning_rate():
         lion_jax.decoupled_lion(optax.constant_schedule(1e-3))
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_an_injected_rate_of_zero_moves_nothing(weight_decay):
+    inject = optax.inject_hyperparams(lion_jax.decoupled_lion, static_args=("mu_dtype", "mask"))
+    tx = inject(optax.linear_schedule(0.0, 1e-3, 2), weight_decay=weight_decay)
+    params, gradients = jnp.ones(3), jnp.array([1.0, -1.0, 0.0])
+    for jit in (True, False):
+        after, _ = run(tx, params, [gradients], jit=jit)
+        np.testing.assert_array_equal(after, params)
+        chex.assert_tree_all_finite(run(tx, params, [gradients] * 4, jit=jit)[0])
+
+
+def test_a_swept_rate_of_zero_moves_nothing():
+    def update(rate):
+        tx = lion_jax.decoupled_lion(rate, weight_decay=0.1)
+        return tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))[0]
+
+    np.testing.assert_allclose(jax.vmap(update)(jnp.array([0.0, 0.5])), [[0, 0], [-0.6, -0.6]])
+
+
+def test_a_scheduled_beta_may_round_to_one_in_both_modes():
+    tx = lion_jax.lion(1e-2, b2=lambda count: 1 - 1e-3 * 0.5 ** (count + 0.0))
+    gradients = [tree(seed=seed) for seed in range(20)]
+    assert_close(run(tx, tree(), gradients, jit=False)[0], run(tx, tree(), gradients)[0])
+
+
+def test_a_number_larger_than_any_float_is_refused():
+    with pytest.raises(ValueError, match=r"^learning_rate must be finite and >= 0"):
+        lion_jax.lion(10**400)
+
+
 def test_a_zero_learning_rate_cannot_be_the_initial_one():
     with pytest.raises(ValueError, match=r"^initial_learning_rate must be.*> 0; got 0.0"):
         lion_jax.decoupled_lion(0.0)
 
 
-@pytest.mark.parametrize("mu_dtype", ["int8", jnp.int32, "nonsense", 3.0])
+@pytest.mark.parametrize("mu_dtype", ["int8", jnp.int32, "nonsense", 3.0, np.ones(3, np.float32)])
 def test_bad_moment_dtypes_are_refused(mu_dtype):
     with pytest.raises(TypeError, match=r"^mu_dtype must be None or a floating-point dtype; got"):
         lion_jax.lion(1e-3, mu_dtype=mu_dtype)

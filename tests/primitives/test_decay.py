@@ -43,6 +43,17 @@ def test_cautious_decay_needs_agreeing_signs():
     np.testing.assert_array_equal(decayed, [2.0, 1.0, -1.0, -2.0, 1.0, 1.0])
 
 
+def test_cautious_decay_of_complex_leaves_is_refused():
+    leaf = jnp.ones(2, jnp.complex64)
+    with pytest.raises(TypeError, match="cautious weight decay needs real leaves; got complex64"):
+        apply(add_decoupled_weight_decay(0.5, cautious=True), leaf, leaf)
+
+
+def test_a_caution_that_is_no_flag_is_refused():
+    with pytest.raises(TypeError, match=r"^cautious must be True or False; got 'no'.*Try"):
+        add_decoupled_weight_decay(0.5, cautious="no")
+
+
 def test_cautious_decay_compares_signs_where_the_product_underflows():
     u, p = jnp.float32(-1e-30), jnp.float32(1e-30)
     assert apply(add_decoupled_weight_decay(0.5, cautious=True), u, p) == u
@@ -59,8 +70,9 @@ def test_a_schedule_can_stand_after_the_learning_rate():
     np.testing.assert_allclose(params, [(8.0 * 0.5 - 1.0) * 0.75 - 1.0])
 
 
-def test_no_decay_reads_no_parameters():
-    tx = add_decoupled_weight_decay(0.0)
+@pytest.mark.parametrize("weight_decay", [0, 0.0, np.float32(0), np.int64(0), np.zeros(())])
+def test_no_decay_reads_no_parameters(weight_decay):
+    tx = add_decoupled_weight_decay(weight_decay)
     updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     np.testing.assert_array_equal(updates, jnp.ones(2))
 

@@ -53,3 +53,14 @@ def test_linear_momentum_takes_complex_leaves():
     g = jnp.array([2.0 + 4.0j])
     updates, _ = tx.update(g, tx.init(g))
     np.testing.assert_array_equal(updates, [1.0 + 2.0j])
+
+
+@pytest.mark.parametrize(
+    ("parameter", "gradient", "mu_dtype"),
+    [("complex64", "complex64", jnp.bfloat16), ("float32", "complex64", None)],
+)
+def test_an_imaginary_part_is_never_dropped(parameter, gradient, mu_dtype):
+    tx = interpolate_momentum(mu_dtype=mu_dtype)
+    state = tx.init(jnp.ones(2, parameter))
+    with pytest.raises(TypeError, match="must all be complex; got complex64 where"):
+        tx.update(jnp.ones(2, gradient), state, jnp.ones(2, parameter))
