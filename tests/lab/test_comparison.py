@@ -112,20 +112,27 @@ def test_one_program_equals_a_plain_loop(task, name):
 
 
 def test_a_rule_is_one_compiled_program(task):
+    jax.tree.map(jnp.asarray, task.train)  # the first copy of a shape to the device compiles too
     compilations = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compilations.append(name) if "backend_compile" in name else None
-    )
-    training.train(
-        task,
-        RULES["lion"],
-        np.array([1e-3, 1e-2]),
-        steps=3,
-        seeds=2,
-        batch_size=50,
-        schedule="constant",
-        on_step=lambda t: None,
-    )
+
+    def listen(name, *args, **kwargs):
+        if "backend_compile" in name:
+            compilations.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        training.train(
+            task,
+            RULES["lion"],
+            np.array([1e-3, 1e-2]),
+            steps=3,
+            seeds=2,
+            batch_size=50,
+            schedule="constant",
+            on_step=lambda t: None,
+        )
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert len(compilations) == 1
 
 
