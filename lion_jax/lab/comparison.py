@@ -15,7 +15,10 @@ from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.training import SCHEDULES, Outcome, Timing, train
 
 DEFAULT_RULES = ("lion", "lookahead_lion", "adamw", "sgd")
+MOST_RUNS = 10_000
+"""Runs of a rule that are trained side by side in memory."""
 MOST_EXAMPLES = 2**28
+"""Examples whose order is kept in memory, over all steps and seeds."""
 GOOD_WITHIN = 0.01
 """A learning rate is good where its validation accuracy is this close to the rule's best."""
 
@@ -219,6 +222,11 @@ def compare(
                 "at least 1" if highest == math.inf else f"from 1 to {highest}, the training split"
             )
             raise RequestError(f"{name} must be {limit}; got {value}")
+    if learning_rates * seeds > MOST_RUNS:
+        raise RequestError(
+            f"learning_rates * seeds must be at most {MOST_RUNS}, since the runs of a rule are "
+            f"trained side by side in memory; got {learning_rates * seeds}"
+        )
     if steps * seeds * batch_size > MOST_EXAMPLES:
         raise RequestError(
             f"steps * seeds * batch_size must be at most {MOST_EXAMPLES}, since the order of the "

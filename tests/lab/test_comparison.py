@@ -360,6 +360,7 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
         ({"seeds": True}, "seeds must be a whole number; got True"),
         ({"learning_rates": "5"}, "learning_rates must be a whole number; got '5'"),
         ({"steps": 10**9}, r"steps \* seeds \* batch_size must be at most 268435456.*; got "),
+        ({"learning_rates": 10**10}, r"learning_rates \* seeds must be at most 10000.*; got "),
         ({"rules": "lion"}, "rules must be a list of names; got the string 'lion'"),
         ({"rules": ["lion", "lion"]}, "rules must have different names; got lion, lion"),
         ({"rules": [3]}, "unknown rule 3. Possible: lion, "),
