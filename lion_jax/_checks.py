@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lion_jax._dtypes import dtypes_of
+
 _NON_NEGATIVE = ("finite and >= 0", lambda x: 0 <= x < math.inf)
 _FINITE = ("finite", math.isfinite)
 _POSITIVE = ("finite and > 0", lambda x: 0 < x < math.inf)
@@ -133,6 +135,8 @@ def check_has_params(params: optax.Params | None, needed_by: str) -> None:
 
 def check_real(tree: Any, needed_by: str) -> None:
     """Refuses complex leaves, naming the first by its path."""
+    if not any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes_of(tree)):
+        return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
             raise TypeError(

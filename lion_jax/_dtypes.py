@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import optax
 
 P = ParamSpec("P")
+_FLOAT32, _FLOAT64 = jnp.dtype("float32"), jnp.dtype("float64")
 
 
 def at_least_float32(*arrays: Any) -> jnp.dtype:
     """The dtype to compute in with `arrays`: their common one, or float32 if that is narrower."""
-    dtypes = [jnp.result_type(a) for a in arrays]
+    dtypes = {_dtype(a) for a in arrays}
     return jnp.result_type(*(jnp.float32 if _is_narrow(d) else d for d in dtypes))
+
+
+def dtypes_of(tree: Any) -> set[jnp.dtype]:
+    """The dtypes among the leaves of `tree`."""
+    return {_dtype(x) for x in jax.tree.leaves(tree)}
 
 
 def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -44,6 +50,8 @@ def computed_in_float32(
         inner = optax.with_extra_args_support(factory(*args, **kwargs))
 
         def update_fn(updates, state, params=None, **extra_args):
+            if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to do
+                return inner.update(updates, state, params, **extra_args)
             likes = updates if params is None else params
             wide_updates = _map(_widen, updates, likes)
             wide_params = None if params is None else _map(_widen, params, updates)
@@ -74,5 +82,9 @@ def _widen(x: Any, other: Any) -> jax.Array:
 
 
 def _round_like(update: jax.Array, like: Any) -> jax.Array:
-    dtype = jnp.result_type(like)
+    dtype = _dtype(like)
     return cast(update, dtype) if jnp.issubdtype(dtype, jnp.inexact) else update
+
+
+def _dtype(x: Any) -> jnp.dtype:
+    return x.dtype if isinstance(x, jax.Array) else jnp.result_type(x)

@@ -15,7 +15,7 @@ import lion_jax
 from lion_jax import primitives
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
-MOMENTUM = {"b1": 0.875, "b2": 0.75}
+MOMENTUM = {"b1": 0.75, "b2": 0.875}
 LION = {"learning_rate": 1e-2, **MOMENTUM, "weight_decay": 0.1}
 
 

@@ -115,24 +115,68 @@ def lookahead(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= sync_period
-
-        def synchronize(u, slow, p):
-            new_slow = slow + slow_step_size * (p + u - slow)
-            return jnp.where(is_sync, new_slow - p, u), jnp.where(is_sync, new_slow, slow)
-
-        updates, slow = map_leaves(synchronize, (updates, state.slow_params), (params,))
+        new_updates, new_params = map_leaves(
+            _move,
+            (updates, params),
+            (state.slow_params,),
+            is_sync=is_sync,
+            slow_step_size=slow_step_size,
+        )
+        # One conditional for all leaves: between synchronizations slow weights are not even read.
+        sources = jax.tree.map(_source, state.slow_params, updates, params, new_params)
+        slow = jax.lax.cond(is_sync, _renew, _keep, state.slow_params, sources, slow_step_size)
         if reset_inner:
             synchronized = jax.tree.map(lambda s, p: s.astype(jnp.result_type(p)), slow, params)
             inner_state = jax.tree.map(
                 lambda new, old: jnp.where(is_sync, new, old), inner.init(synchronized), inner_state
             )
-        return updates, LookaheadState(
+        return new_updates, LookaheadState(
             slow_params=slow,
             steps_since_sync=jnp.where(is_sync, 0, steps_since_sync),
             inner_state=inner_state,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _move(u, p, slow, *, is_sync, slow_step_size):
+    """The update, and the parameters after it."""
+    u = jnp.where(is_sync, _slow_step(slow, p + u, slow_step_size) - p, u)
+    return u, p + u
+
+
+def _slow_step(slow, fast, slow_step_size):
+    return slow + slow_step_size * (fast - slow)
+
+
+def _source(slow, u, p, new_p):
+    """What a leaf of the slow weights is renewed from.
+
+    The parameters after the update are in memory anyway; but if they are narrower than the slow
+    weights, these have to take the step themselves, in full precision.
+    """
+    if u is None:
+        return ()
+    return (new_p,) if jnp.result_type(new_p) == slow.dtype else (p, u)
+
+
+def _renew(slow, sources, slow_step_size):
+    def renew(slow, source):
+        match source:
+            case ():
+                return slow
+            case (new_p,):
+                return new_p
+            case (p, u):
+                p, u = p.astype(slow.dtype), u.astype(slow.dtype)
+                return _slow_step(slow, p + u, slow_step_size).astype(slow.dtype)
+
+    return jax.tree.map(renew, slow, sources)
+
+
+def _keep(slow, sources, slow_step_size):
+    del sources, slow_step_size
+    return slow
 
 
 def slow_params(state: optax.OptState) -> optax.Params:

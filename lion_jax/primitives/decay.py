@@ -85,10 +85,6 @@ def add_decoupled_weight_decay(
     check_flag("cautious", cautious)
     is_off = not isinstance(weight_decay, jax.Array) and weight_decay == 0
 
-    def decay(u, p):
-        decayed = u + k * weight_decay * p
-        return (jnp.where(jnp.sign(u) * jnp.sign(p) >= 0, decayed, u) if cautious else decayed,)
-
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         if is_off:
@@ -96,8 +92,23 @@ def add_decoupled_weight_decay(
         check_has_params(params, "add_decoupled_weight_decay")
         if cautious:
             check_real((updates, params), "cautious weight decay")
-        (updates,) = map_leaves(decay, (updates,), (params,))
+        (updates,) = map_leaves(
+            _decay_cautiously if cautious else _decay,
+            (updates,),
+            (params,),
+            weight_decay=weight_decay,
+            k=k,
+        )
         return updates, state
 
     decayed = optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
     return decayed if mask is None else optax.masked(decayed, mask)
+
+
+def _decay(u, p, *, weight_decay, k):
+    return (u + k * weight_decay * p,)
+
+
+def _decay_cautiously(u, p, *, weight_decay, k):
+    (decayed,) = _decay(u, p, weight_decay=weight_decay, k=k)
+    return (jnp.where(jnp.sign(u) * jnp.sign(p) >= 0, decayed, u),)

@@ -76,25 +76,11 @@ def interpolate_momentum(
     check_scalars(b1=b1, b2=b2)
     check_dtype("mu_dtype", mu_dtype)
 
-    def init_fn(params):
-        def zeros(p):
-            return jnp.zeros_like(p, dtype=mu_dtype or at_least_float32(p))
-
-        return InterpolateMomentumState(mu=jax.tree.map(zeros, params))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-
-        def interpolate(g, m):
-            return b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g
-
-        updates, mu = map_leaves(interpolate, (updates, state.mu))
-        return updates, InterpolateMomentumState(mu=mu)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return _momentum(_interpolate, b1, b2, mu_dtype)
 
 
 @computed_in_float32
+@accepts_schedules("b1", "b2")
 def scale_by_sign_momentum(
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.99,
@@ -139,15 +125,54 @@ def scale_by_sign_momentum(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
     """
-    interpolated = interpolate_momentum(b1, b2, mu_dtype)
+    check_scalars(b1=b1, b2=b2)
+    check_dtype("mu_dtype", mu_dtype)
+    momentum = _momentum(_interpolate_and_sign, b1, b2, mu_dtype)
 
     def init_fn(params):
         check_real(params, "scale_by_sign_momentum")
-        return interpolated.init(params)
+        return momentum.init(params)
 
     def update_fn(updates, state, params=None, **extra_args):
         check_real(updates, "scale_by_sign_momentum")
-        updates, state = interpolated.update(updates, state, params, **extra_args)
-        return jax.tree.map(jnp.sign, updates), state
+        return momentum.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _momentum(leaf_rule, b1, b2, mu_dtype) -> optax.GradientTransformationExtraArgs:
+    def init_fn(params):
+        def zeros(p):
+            return jnp.zeros_like(p, dtype=mu_dtype or at_least_float32(p))
+
+        return InterpolateMomentumState(mu=jax.tree.map(zeros, params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        updates, mu = map_leaves(leaf_rule, (updates, state.mu), b1=b1, b2=b2)
+        return updates, InterpolateMomentumState(mu=mu)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _interpolate(g, m, *, b1, b2):
+    """Returns c_t and m_t."""
+
+    def from_old_momentum(g, m):
+        return (1 - b1) * g + b1 * m, (1 - b2) * g + b2 * m
+
+    def from_new_momentum(g, m):
+        r = b1 / b2
+        m = (1 - b2) * g + b2 * m
+        return (1 - r) * g + r * m, m
+
+    # Where c_t and m_t both read the old momentum, XLA:CPU copies it before it overwrites it, which
+    # doubles the time of a step or worse. Extrapolating, b1 > b2, would magnify rounding errors.
+    if isinstance(b1, jax.Array) or isinstance(b2, jax.Array) or not 0 < b1 <= b2:
+        return from_old_momentum(g, m)
+    return jax.lax.platform_dependent(g, m, cpu=from_new_momentum, default=from_old_momentum)
+
+
+def _interpolate_and_sign(g, m, *, b1, b2):
+    c, m = _interpolate(g, m, b1=b1, b2=b2)
+    return jnp.sign(c), m

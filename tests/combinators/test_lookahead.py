@@ -1,5 +1,7 @@
 """Lookahead: the recorded original, an independent loop, and slow weights in the state."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -82,19 +84,51 @@ def test_reset_inner_initializes_from_the_synchronized_parameters():
     np.testing.assert_array_equal(lion_jax.slow_params(state.inner_state), params)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
-def test_a_synchronization_lands_on_the_slow_weights_up_to_rounding(dtype):
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+def test_a_synchronization_makes_slow_and_fast_weights_equal(jit):
+    tx = lion_jax.lookahead(lion_jax.lion(1e-2, weight_decay=0.1), 2, 0.3)
+    gradients = [tree(seed=seed) for seed in range(1, 5)]
+    for steps in (2, 4):
+        fast, state = run(tx, tree(), gradients[:steps], jit=jit)
+        chex.assert_trees_all_equal(fast, lion_jax.slow_params(state))
+
+
+def test_narrow_parameters_land_on_the_slow_weights_up_to_rounding():
     """The update slow - p is rounded, and so is p + (slow - p): half an ulp of the larger each."""
     rng = np.random.default_rng(0)
-    params = jnp.asarray(rng.standard_normal(1000), dtype)
-    gradients = jnp.asarray(rng.standard_normal((2, 1000)), dtype)
+    params = jnp.asarray(rng.standard_normal(1000), jnp.bfloat16)
+    gradients = jnp.asarray(rng.standard_normal((2, 1000)), jnp.bfloat16)
     tx = lion_jax.lookahead(optax.sgd(0.1), 2, 0.5)
     fast, state = run(tx, params, gradients)
     before, _ = run(tx, params, gradients[:1])
     slow = lion_jax.slow_params(state)
-    bound = jnp.finfo(dtype).eps * (jnp.abs(slow) + jnp.abs(before.astype(jnp.float32)))
+    bound = jnp.finfo(jnp.bfloat16).eps * (jnp.abs(slow) + jnp.abs(before.astype(jnp.float32)))
     assert jnp.all(jnp.abs(fast.astype(jnp.float32) - slow) <= bound)
     assert slow.dtype == jnp.float32
+
+
+def test_slow_weights_of_narrow_parameters_keep_full_precision():
+    """A hundred slow steps that bfloat16, with eight bits, could not take at all."""
+    tx = lion_jax.lookahead(optax.sgd(1.0), 1, 0.5)
+    params = jnp.ones(3, jnp.bfloat16)
+    state = tx.init(params)
+    for _ in range(100):
+        _, state = jax.jit(tx.update)(jnp.full(3, -1e-3, jnp.bfloat16), state, params)
+    expected = 1 + float(jnp.bfloat16(1e-3))  # the slow weights approach the fast ones
+    np.testing.assert_allclose(lion_jax.slow_params(state), expected, rtol=1e-6)
+
+
+def test_a_step_on_a_cpu_needs_no_scratch_memory():
+    tx = lion_jax.lookahead(lion_jax.lion(1e-3), 5)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, gradient):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.ShapeDtypeStruct((10**5,), jnp.float32)
+    memory = step.lower(params, tx.init(params), params).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 1000
 
 
 def test_slow_weights_do_not_alias_the_parameters():
