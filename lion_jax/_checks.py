@@ -23,6 +23,7 @@ _RANGES = {
     "b1": (_DECAY_RATE, "0.9"),
     "b2": (_DECAY_RATE, "0.99"),
     "weight_decay": (_NON_NEGATIVE, "0.1, or three to ten times AdamW's; 0 turns it off"),
+    "max_norm": (_POSITIVE, "1.0"),
     "multiplier": (_FINITE, "1.0, which leaves the weight decay as it is"),
     "slow_step_size": (_FRACTION, "0.5"),
 }

@@ -53,6 +53,7 @@ CATALOGUE = [
         MOMENTUM,
         static={"mu_dtype": "bfloat16"},
     ),
+    Entry("clip_by_global_norm", primitives.clip_by_global_norm, {"max_norm": 0.5}),
     Entry(
         "add_decoupled_weight_decay",
         primitives.add_decoupled_weight_decay,

@@ -115,22 +115,29 @@ def lookahead(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= sync_period
-        new_updates, new_params = map_leaves(
-            _move,
-            (updates, params),
+        # Slow weights are touched at synchronizations only, in one conditional for all leaves. They
+        # become what the parameters became, which are in memory anyway; but where parameters are
+        # narrower, slow weights take the step themselves, and the parameters follow.
+        wide, narrow = _split(updates, state.slow_params)
+        wide, new_params = map_leaves(
+            _synchronize,
+            (wide, params),
             (state.slow_params,),
             is_sync=is_sync,
             slow_step_size=slow_step_size,
         )
-        # One conditional for all leaves: between synchronizations slow weights are not even read.
-        sources = jax.tree.map(_source, state.slow_params, updates, params, new_params)
+        sources = jax.tree.map(_source, state.slow_params, wide, narrow, params, new_params)
         slow = jax.lax.cond(is_sync, _renew, _keep, state.slow_params, sources, slow_step_size)
+        (narrow,) = map_leaves(_follow, (narrow,), (params, slow), is_sync=is_sync)
+        updates = jax.tree.map(
+            lambda w, n: n if w is None else w, wide, narrow, is_leaf=lambda x: x is None
+        )
         if reset_inner:
             synchronized = jax.tree.map(lambda s, p: s.astype(jnp.result_type(p)), slow, params)
             inner_state = jax.tree.map(
                 lambda new, old: jnp.where(is_sync, new, old), inner.init(synchronized), inner_state
             )
-        return new_updates, LookaheadState(
+        return updates, LookaheadState(
             slow_params=slow,
             steps_since_sync=jnp.where(is_sync, 0, steps_since_sync),
             inner_state=inner_state,
@@ -139,37 +146,52 @@ def lookahead(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _move(u, p, slow, *, is_sync, slow_step_size):
+def _slow_step(slow, fast, slow_step_size):
+    return slow + slow_step_size * (fast - slow)
+
+
+def _synchronize(u, p, slow, *, is_sync, slow_step_size):
     """The update, and the parameters after it."""
     u = jnp.where(is_sync, _slow_step(slow, p + u, slow_step_size) - p, u)
     return u, p + u
 
 
-def _slow_step(slow, fast, slow_step_size):
-    return slow + slow_step_size * (fast - slow)
+def _follow(u, p, slow, *, is_sync):
+    return (jnp.where(is_sync, slow - p, u),)
 
 
-def _source(slow, u, p, new_p):
-    """What a leaf of the slow weights is renewed from.
+def _split(updates, slow_params):
+    """The updates as wide as their slow weights and the others, each with None for the rest."""
 
-    The parameters after the update are in memory anyway; but if they are narrower than the slow
-    weights, these have to take the step themselves, in full precision.
-    """
-    if u is None:
-        return ()
-    return (new_p,) if jnp.result_type(new_p) == slow.dtype else (p, u)
+    def split(is_wide):
+        return jax.tree.map(
+            lambda u, s: u if u is not None and (u.dtype == s.dtype) is is_wide else None,
+            updates,
+            slow_params,
+            is_leaf=lambda x: x is None,
+        )
+
+    return split(True), split(False)
+
+
+def _source(slow, wide, narrow, p, new_p):
+    """What slow weights are renewed from: the new parameters, or the old ones and the update."""
+    del slow
+    if wide is not None:
+        return (new_p,)
+    return () if narrow is None else (p, narrow)
 
 
 def _renew(slow, sources, slow_step_size):
     def renew(slow, source):
         match source:
-            case ():
+            case ():  # no gradient
                 return slow
             case (new_p,):
                 return new_p
             case (p, u):
-                p, u = p.astype(slow.dtype), u.astype(slow.dtype)
-                return _slow_step(slow, p + u, slow_step_size).astype(slow.dtype)
+                fast = p.astype(slow.dtype) + u.astype(slow.dtype)
+                return _slow_step(slow, fast, slow_step_size).astype(slow.dtype)
 
     return jax.tree.map(renew, slow, sources)
 

@@ -1,8 +1,8 @@
 """Comparisons, their pictures and the command line: needs the extra `lab`."""
 
 from lion_jax.lab.comparison import Comparison as Comparison
-from lion_jax.lab.comparison import RequestError as RequestError
 from lion_jax.lab.comparison import compare as compare
+from lion_jax.lab.errors import RequestError as RequestError
 from lion_jax.lab.report import picture as picture
 from lion_jax.lab.report import save as save
 from lion_jax.lab.report import table as table

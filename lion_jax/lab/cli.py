@@ -1,6 +1,8 @@
-"""The command line: `lion-jax compare` and `lion-jax list`."""
+"""The command line: `lion-jax compare`, `lion-jax bench` and `lion-jax list`."""
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import lion_jax
-from lion_jax.lab import report
-from lion_jax.lab.comparison import DEFAULT_RULES, RequestError, compare
+from lion_jax.lab import benchmark_report, files, report
+from lion_jax.lab.benchmark import DTYPES, benchmark
+from lion_jax.lab.comparison import DEFAULT_RULES, compare
+from lion_jax.lab.contenders import RULES as BENCHED
+from lion_jax.lab.errors import RequestError
 from lion_jax.lab.rules import RULES
 from lion_jax.lab.tasks import TASKS
 from lion_jax.lab.training import SCHEDULES
@@ -45,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="lion-jax", description="Compare the Lion optimizer with its neighbours on real data."
+        prog="lion-jax",
+        description="Compare the Lion optimizer with its neighbours: accuracy on real data, and "
+        "what a step costs on this machine.",
     )
     parser.set_defaults(command=None)
     parser.add_argument("--version", action="version", version=lion_jax.__version__)
-    commands = parser.add_subparsers(title="commands", metavar="{compare,list}")
+    commands = parser.add_subparsers(title="commands", metavar="{compare,bench,list}")
 
     comparing = commands.add_parser(
         "compare",
@@ -85,19 +92,52 @@ def _parser() -> argparse.ArgumentParser:
         default="cosine",
         help=f"one of: {', '.join(SCHEDULES)}; cosine warms up over a twentieth of the steps",
     )
-    comparing.add_argument(
-        "--output", type=Path, default=Path("comparison"), metavar="DIR", help="folder to write to"
+    _add_output(comparing, "comparison", "csv: a row for each run; json: with summary, settings")
+
+    timing = commands.add_parser(
+        "bench",
+        help="time a step of lion_jax, optax and what else is installed",
+        description="Time optimizers side by side on the default device: a step, compilation, "
+        "memory, and the share of the memory's bandwidth. flashoptim-jax, lion-pytorch, "
+        "bitsandbytes and torch run beside lion_jax and optax where they are installed. Prints "
+        "tables; writes a picture (step.png) and the records.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    comparing.add_argument(
-        "--records",
-        choices=("csv", "json"),
-        default="csv",
-        help="csv: a row for each run; json: with summary, settings and versions",
+    timing.set_defaults(command=_bench)
+    timing.add_argument(
+        "--size", type=_size, default="20M", metavar="N", help="parameters, e.g. 5e6, 124M or 1B"
     )
+    timing.add_argument(
+        "--blocks",
+        type=_count,
+        default=12,
+        metavar="N",
+        help="transformer blocks of 12 arrays each, over which the parameters are spread",
+    )
+    timing.add_argument("--dtype", default="float32", help=f"one of: {', '.join(DTYPES)}")
+    timing.add_argument(
+        "--rules", default=",".join(BENCHED), help=f"comma-separated, from: {', '.join(BENCHED)}"
+    )
+    timing.add_argument(
+        "--rounds", type=_count, default=20, metavar="N", help="samples for each optimizer"
+    )
+    timing.add_argument(
+        "--compilations", type=_count, default=3, metavar="N", help="compilations of each program"
+    )
+    _add_output(timing, "benchmark", "csv: a row for each time; json: with settings, memory")
 
     listing = commands.add_parser("list", help="name the tasks and rules")
     listing.set_defaults(command=_list)
     return parser
+
+
+def _add_output(parser: argparse.ArgumentParser, folder: str, records: str) -> None:
+    parser.add_argument(
+        "--output", type=Path, default=Path(folder), metavar="DIR", help="folder to write to"
+    )
+    parser.add_argument(
+        "--records", choices=("csv", "json"), default="csv", help=f"{records} and versions"
+    )
 
 
 def _count(text: str) -> int:
@@ -106,14 +146,31 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _size(text: str) -> float:
+    units = {"K": 1e3, "M": 1e6, "B": 1e9}
+    unit = units.get(text[-1:].upper(), 1)
+    try:
+        value = float(text if unit == 1 else text[:-1]) * unit
+    except ValueError:
+        value = math.nan
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of parameters, such as 5e6, 124M or 1B; got {text!r}"
+        )
+    return value
+
+
 def _compare(options: argparse.Namespace) -> int:
     with _output_errors(options.output):
-        report.check_writable(options.output, options.records)
-    rules = [name.strip() for name in options.rules.split(",") if name.strip()]
+        files.check_writable(options.output, ["accuracy.png", f"records.{options.records}"])
     with _progress(options.steps) as on_progress:
         comparison = compare(
             options.task,
-            rules,
+            _names(options.rules),
             learning_rates=options.learning_rates,
             steps=options.steps,
             seeds=options.seeds,
@@ -126,6 +183,31 @@ def _compare(options: argparse.Namespace) -> int:
     console = _console()
     console.print(report.table(comparison))
     for line in [*report.verdict(comparison), f"Written: {', '.join(map(str, written))}"]:
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    with _output_errors(options.output):
+        files.check_writable(options.output, ["step.png", f"records.{options.records}"])
+    # Several frameworks may share a GPU; by default JAX takes three quarters of it at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with _stages() as on_progress:
+        result = benchmark(
+            options.size,
+            blocks=options.blocks,
+            dtype=options.dtype,
+            rules=_names(options.rules),
+            rounds=options.rounds,
+            compilations=options.compilations,
+            on_progress=on_progress,
+        )
+    with _output_errors(options.output):
+        written = benchmark_report.save(result, options.output, options.records)
+    console = _console()
+    console.print(*benchmark_report.tables(result))
+    lines = benchmark_report.summary(result)
+    for line in [*lines, f"Written: {', '.join(map(str, written))}"]:
         console.print(line, highlight=False, soft_wrap=True)
     return 0
 
@@ -162,8 +244,8 @@ def _output_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(steps: int) -> Iterator:
-    """A bar for each rule on a terminal, a line for each rule elsewhere; both on standard error."""
+def _bars() -> Iterator[tuple[Console, Progress]]:
+    """Bars on a terminal; on standard error, like everything about progress."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -173,6 +255,13 @@ def _progress(steps: int) -> Iterator:
         console=console,
         disable=not console.is_terminal,
     ) as progress:
+        yield console, progress
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator:
+    """A bar for each rule on a terminal, a line for each rule elsewhere."""
+    with _bars() as (console, progress):
         bars = {}
 
         def on_progress(name: str, done: int) -> None:
@@ -182,5 +271,21 @@ def _progress(steps: int) -> Iterator:
             progress.update(bars[name], completed=done, status=status)
             if not console.is_terminal and done in (0, steps):
                 print(f"{name}: {status}", file=sys.stderr, flush=True)
+
+        yield on_progress
+
+
+@contextmanager
+def _stages() -> Iterator:
+    """A bar for each stage on a terminal, a line for each stage elsewhere."""
+    with _bars() as (console, progress):
+        bars = {}
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total, status="")
+                if not console.is_terminal:
+                    print(f"{stage} ({total})", file=sys.stderr, flush=True)
+            progress.update(bars[stage], completed=done, status=f"{done} of {total}")
 
         yield on_progress

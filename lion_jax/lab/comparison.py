@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import scipy.stats
 
+from lion_jax.lab.errors import RequestError
 from lion_jax.lab.rules import RULES, Rule
 from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.training import SCHEDULES, Outcome, Timing, train
@@ -21,10 +22,6 @@ MOST_EXAMPLES = 2**28
 """Examples whose order is kept in memory, over all steps and seeds."""
 GOOD_WITHIN = 0.01
 """A learning rate is good where its validation accuracy is this close to the rule's best."""
-
-
-class RequestError(ValueError):
-    """A comparison that cannot be made as asked; the message says what is possible."""
 
 
 @dataclasses.dataclass(frozen=True)

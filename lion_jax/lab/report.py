@@ -1,28 +1,20 @@
 """What people see of a comparison: a table, a verdict, a picture, the records."""
 
-import contextlib
-import csv
-import errno
 import itertools
-import json
 import math
-import os
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import jax
 import matplotlib.figure
 import numpy as np
-import optax
 import rich.box
 from rich.table import Table
 
-import lion_jax
+from lion_jax.lab import files
 from lion_jax.lab.comparison import GOOD_WITHIN, Comparison, Result, half_interval
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
-_COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 _MARKERS = "os^Dv<>"
 
 
@@ -100,7 +92,7 @@ def picture(comparison: Comparison) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     floor = max(0.0, math.floor(10 * min(r.test_accuracy for r in comparison.results) - 1) / 10)
-    looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False)
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(_MARKERS), strict=False)
     for result, (colour, marker) in zip(comparison.results, looks, strict=False):
         accuracies, rates = result.outcome.test_accuracy, result.learning_rates
         mean = accuracies.mean(axis=1)
@@ -165,59 +157,24 @@ def save(comparison: Comparison, folder: Path, records: str = "csv") -> list[Pat
     Raises:
       OSError: the folder or a file in it cannot be written; nothing was.
     """
-    check_writable(folder, records)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        drafts = [Path(scratch) / "accuracy.png", Path(scratch) / f"records.{records}"]
-        picture(comparison).savefig(drafts[0])
-        {"csv": _write_csv, "json": _write_json}[records](comparison, drafts[1])
-        return [draft.replace(folder / draft.name) for draft in drafts]
 
+    def write_records(path: Path) -> None:
+        rows = comparison.records()
+        if records == "csv":
+            files.write_csv(rows, path)
+        else:
+            document = {
+                "task": comparison.task.name,
+                "settings": comparison.settings,
+                "versions": files.versions(),
+                "device": jax.devices()[0].device_kind,
+                "summary": comparison.summary(),
+                "records": rows,
+            }
+            files.write_json(document, path)
 
-def check_writable(folder: Path, records: str = "csv") -> None:
-    """Raises an OSError where `save` could not write; leaves no trace."""
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        for name in ("accuracy.png", f"records.{records}"):
-            if (folder / name).is_dir():
-                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder there")
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-
-
-def _write_csv(comparison: Comparison, path: Path) -> None:
-    rows = comparison.records()
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_json(comparison: Comparison, path: Path) -> None:
-    document = {
-        "task": comparison.task.name,
-        "settings": comparison.settings,
-        "versions": {
-            "lion_jax": lion_jax.__version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-        },
-        "device": jax.devices()[0].device_kind,
-        "summary": comparison.summary(),
-        "records": comparison.records(),
+    writers = {
+        "accuracy.png": lambda path: picture(comparison).savefig(path),
+        f"records.{records}": write_records,
     }
-    path.write_text(json.dumps(_without_nan(document), indent=1, allow_nan=False) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    """None for what JSON cannot say: the loss of a diverged run, the error of a single seed."""
-    if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return files.write(folder, writers)
