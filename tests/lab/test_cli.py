@@ -9,7 +9,7 @@ import pytest
 
 import lion_jax
 from lion_jax import __main__
-from lion_jax.lab import cli, report
+from lion_jax.lab import cli, files
 
 QUICK = ["--steps", "2", "--seeds", "2", "--learning-rates", "2", "--batch-size", "8"]
 
@@ -94,11 +94,11 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(folder, tmp
 def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path, monkeypatch, capsys):
     (tmp_path / "accuracy.png").write_text("earlier")
 
-    def fail(comparison, path):
+    def fail(rows, path):
         path.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(report, "_write_csv", fail)
+    monkeypatch.setattr(files, "write_csv", fail)
     assert cli.main(["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert "cannot write to the output folder" in last
