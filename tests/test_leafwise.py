@@ -29,6 +29,28 @@ def test_a_function_is_traced_once_per_shape(scale):
     assert scale.traces == 2
 
 
+def test_leaves_alike_share_calls():
+    """200 leaves of either shape: four calls of one and fourteen of fourteen."""
+
+    def negate(x):
+        return (-x,)
+
+    def step(tree):
+        return map_leaves(negate, (tree,))[0]
+
+    tree = [jnp.full(shape, float(i)) for i, shape in enumerate(SHAPES * 4)]
+    assert len(jax.make_jaxpr(step)(tree).jaxpr.eqns) == 2 * (4 + 14)
+    for old, new in zip(tree, jax.jit(step)(tree), strict=True):
+        np.testing.assert_array_equal(new, -old)
+
+
+def test_leaves_alike_may_lie_on_devices_of_their_own(scale):
+    """Layers that a user has spread over devices by hand, and steps outside jit."""
+    tree = [jax.device_put(jnp.ones(3), device) for device in jax.devices()]
+    (scaled,) = map_leaves(scale, (tree,), by=2.0)
+    assert [x.device for x in scaled] == jax.devices()
+
+
 def test_eager_steps_do_not_trace_anew(scale):
     tree = [jnp.ones(shape) for shape in SHAPES]
     for _ in range(3):

@@ -3,7 +3,6 @@
 # A schedule never reaches the body of a factory: accepts_schedules has made it a number.
 # pyright: reportOperatorIssue=false
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -66,8 +65,8 @@ def clip_by_global_norm(
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 
 
-def _sum_of_squares(u: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(jnp.abs(u)))
+def _sum_of_squares(u):
+    return (jnp.sum(jnp.square(jnp.abs(u))),)
 
 
 def _scale(u, *, factor):
