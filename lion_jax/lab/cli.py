@@ -23,7 +23,7 @@ from lion_jax.lab.rules import RULES
 from lion_jax.lab.tasks import TASKS
 from lion_jax.lab.training import SCHEDULES
 
-_WIDTH = 100  # where the output is no terminal
+_WIDTH = 110  # where the output is no terminal
 _NARROWEST = 80  # a narrower terminal wraps the lines of a table rather than losing figures
 
 
