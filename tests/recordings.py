@@ -10,7 +10,12 @@ import optax
 import pytest
 
 FOLDER = Path(__file__).parent / "reference"
-CASES = {case["name"]: case for case in json.loads((FOLDER / "index.json").read_text())}
+STEPS = 25
+RATES = {"const": np.ones(STEPS), "decay": 0.93 ** np.arange(STEPS)}
+CASES = {
+    case["name"]: case | {"lr": (case["base_lr"] * RATES[case["sched"]]).tolist()}
+    for case in json.loads((FOLDER / "index.json").read_text())
+}
 TOLERANCE = {np.dtype("float64"): 1e-9, np.dtype("float32"): 2e-5}
 
 
@@ -27,18 +32,34 @@ def replays(*prefixes):
 
 
 def schedule(name):
-    """The recorded learning rates, as a schedule."""
-    rates = np.array(CASES[name]["lr"])
+    """The recorded learning rate of each update, the last one's of those that accumulate."""
+    accum = CASES[name].get("accum", 1)
+    rates = np.array(CASES[name]["lr"][accum - 1 :: accum])
     return lambda count: jnp.asarray(rates)[count]
+
+
+def trajectory(name):
+    """The recorded parameters after each step, by leaf."""
+    with np.load(FOLDER / f"{CASES[name]['peer']}.npz") as file:
+        keys = [key for key in file.files if key.startswith(f"{name}/")]
+        return {key.removeprefix(f"{name}/"): file[key] for key in keys}
+
+
+def inputs(name):
+    """The parameters at the start and the gradients of each step, by leaf."""
+    recorded, profile = trajectory(name), CASES[name]["profile"]
+    with np.load(FOLDER / "inputs.npz") as file:
+        params = {k: file[f"{profile}/p0/{k}"].reshape(p[0].shape) for k, p in recorded.items()}
+        gradients = {k: file[f"{profile}/g/{k}"].reshape(p.shape) for k, p in recorded.items()}
+    return params, gradients
 
 
 def assert_replays(name, make, dtype):
     """The transformation `make()` retraces a recorded run, within the tolerance of the dtype."""
-    with np.load(FOLDER / CASES[name]["file"]) as file:
-        arrays = {key: file[key] for key in file.files}
-    leaves = [key.removeprefix("p0/") for key in arrays if key.startswith("p0/")]
+    start, gradients = inputs(name)
+    recorded, tolerance = trajectory(name), TOLERANCE[np.dtype(dtype)]
     with jax.enable_x64(dtype == np.float64):
-        params = {leaf: jnp.asarray(arrays[f"p0/{leaf}"], dtype) for leaf in leaves}
+        params = {leaf: jnp.asarray(p, dtype) for leaf, p in start.items()}
         tx = make()
         state = tx.init(params)
 
@@ -47,17 +68,16 @@ def assert_replays(name, make, dtype):
             updates, state = tx.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 
-        for t in range(len(CASES[name]["lr"])):
-            gradient = {leaf: jnp.asarray(arrays[f"g/{leaf}"][t], dtype) for leaf in leaves}
+        for t in range(STEPS):
+            gradient = {leaf: jnp.asarray(g[t], dtype) for leaf, g in gradients.items()}
             params, state = step(params, state, gradient)
-            for leaf in leaves:
-                expected = arrays[f"p/{leaf}"][t]
+            for leaf, expected in recorded.items():
                 assert params[leaf].dtype == dtype
                 np.testing.assert_allclose(
                     np.asarray(params[leaf], np.float64),
-                    np.asarray(expected, np.float64),
-                    rtol=TOLERANCE[np.dtype(dtype)],
-                    atol=TOLERANCE[np.dtype(dtype)],
+                    np.asarray(expected[t], np.float64),
+                    rtol=tolerance,
+                    atol=tolerance,
                     equal_nan=False,
                     err_msg=f"{name}: {leaf} after step {t + 1}",
                 )

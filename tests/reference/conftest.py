@@ -1,0 +1,3 @@
+"""The recorder is not for pytest to import: it needs the original packages."""
+
+collect_ignore = ["record.py"]
