@@ -20,6 +20,15 @@ from importlib.metadata import version as _version
 
 from lion_jax.combinators.lookahead import lookahead as lookahead
 from lion_jax.combinators.lookahead import slow_params as slow_params
+from lion_jax.combinators.scout import scout as scout
+from lion_jax.optimizers.adaptive import adabelief as adabelief
+from lion_jax.optimizers.adaptive import adan as adan
+from lion_jax.optimizers.adaptive import ademamix as ademamix
+from lion_jax.optimizers.adaptive import tadam as tadam
+from lion_jax.optimizers.layerwise import adamp as adamp
+from lion_jax.optimizers.layerwise import lamb as lamb
+from lion_jax.optimizers.layerwise import lars as lars
+from lion_jax.optimizers.layerwise import ralars as ralars
 from lion_jax.optimizers.lion import decoupled_lion as decoupled_lion
 from lion_jax.optimizers.lion import lion as lion
 from lion_jax.primitives.decay import add_decoupled_weight_decay as add_decoupled_weight_decay

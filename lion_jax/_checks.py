@@ -22,6 +22,18 @@ _RANGES = {
     "initial_learning_rate": (_POSITIVE, "the schedule's peak, e.g. 1e-4"),
     "b1": (_DECAY_RATE, "0.9"),
     "b2": (_DECAY_RATE, "0.99"),
+    "b3": (_DECAY_RATE, "0.9999"),
+    "student_t_b1": (("in [0.5, 1)", lambda x: 0.5 <= x < 1), "0.9"),
+    "warmup_rate": (("in (0, 1) with warmup_steps", lambda x: 0 < x < 1), "0.9"),
+    "momentum": (_DECAY_RATE, "0.9"),
+    "dampening": (_FRACTION, "0.0"),
+    "eps": (_NON_NEGATIVE, "1e-8"),
+    "alpha": (_NON_NEGATIVE, "5.0"),
+    "delta": (_NON_NEGATIVE, "0.1"),
+    "wd_ratio": (_NON_NEGATIVE, "0.1"),
+    "dof": (_POSITIVE, "None, which is the number of entries of each leaf"),
+    "trust_coefficient": (_NON_NEGATIVE, "0.001"),
+    "min_slow_step_size": (_FRACTION, "0.5"),
     "weight_decay": (_NON_NEGATIVE, "0.1, or three to ten times AdamW's; 0 turns it off"),
     "max_norm": (_POSITIVE, "1.0"),
     "multiplier": (_FINITE, "1.0, which leaves the weight decay as it is"),
@@ -47,9 +59,23 @@ def check_scalars(**hyperparameters: Any) -> None:
             check_number(name, value, kinds="a number or a schedule")
 
 
-def check_number(name: str, value: Any, kinds: str = "a number") -> None:
+def check_peer(**hyperparameters: tuple[str, Any]) -> None:
+    """As `check_scalars`, for arguments that a peer package calls by names of its own.
+
+    Args:
+      **hyperparameters: by our name, which has the range: the peer's name and the value.
+    """
+    for name, (alias, value) in hyperparameters.items():
+        if not callable(value):
+            check_number(name, value, kinds="a number or a schedule", alias=alias)
+
+
+def check_number(
+    name: str, value: Any, kinds: str = "a number", *, alias: str | None = None
+) -> None:
     """Refuses one number outside the range known for its name; a jax array only by its shape."""
     (allowed, is_allowed), remedy = _RANGES[name]
+    name = alias or name
     if not _is_real(value):
         raise TypeError(
             f"{name} must be {kinds}, {allowed}; got {value!r} of type {type(value).__name__}. "
@@ -64,13 +90,62 @@ def check_number(name: str, value: Any, kinds: str = "a number") -> None:
         raise ValueError(f"{name} must be {allowed}; got {value}. Try {name}={remedy}.")
 
 
-def check_positive_integer(name: str, value: Any, remedy: int) -> None:
-    """Refuses anything but an integer from 1 to the largest int32; a jax array only by its kind."""
-    message = f"{name} must be an integer >= 1 and < 2**31; got {value!r}. Try {name}={remedy}."
+def check_positive_integer(name: str, value: Any, remedy: int, least: int = 1) -> None:
+    """Refuses what is no integer from `least` to the largest int32; jax arrays only by kind."""
+    message = (
+        f"{name} must be an integer >= {least} and < 2**31; got {value!r}. Try {name}={remedy}."
+    )
     if not _is_real(value) or not jnp.issubdtype(getattr(value, "dtype", type(value)), jnp.integer):
         raise TypeError(message)
-    if np.ndim(value) != 0 or not (isinstance(value, jax.Array) or 1 <= value < 2**31):
+    if np.ndim(value) != 0 or not (isinstance(value, jax.Array) or least <= value < 2**31):
         raise ValueError(message)
+
+
+def check_scale_clip(name: str, value: Any) -> None:
+    """Refuses anything but None or a pair of numbers 0 <= low <= high; jax arrays only by shape."""
+    allowed = f"{name} must be None or a pair of numbers with 0 <= low <= high"
+    remedy = f"Try {name}=(0.0, 10.0)."
+    if value is None:
+        return
+    if not isinstance(value, tuple | list) or not all(_is_real(bound) for bound in value):
+        raise TypeError(f"{allowed}; got {value!r} of type {type(value).__name__}. {remedy}")
+    numbers = [_to_float(bound) for bound in value if not isinstance(bound, jax.Array)]
+    if len(value) != 2 or numbers != sorted(numbers) or not all(x >= 0 for x in numbers):
+        raise ValueError(f"{allowed}; got {value!r}. {remedy}")
+
+
+def check_channel_axis(name: str, value: Any, params: Any = None) -> None:
+    """Refuses anything but an integer, and one that a matrix or a larger leaf has no axis for."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(
+            f"{name} must be an integer; got {value!r} of type {type(value).__name__}. "
+            f"Try {name}=-1, the last axis."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        rank = len(jnp.shape(leaf))
+        if rank > 1 and not -rank <= value < rank:
+            raise ValueError(
+                f"{name} must be an axis of every leaf of rank 2 or more; got {value} for the leaf "
+                f"at {jax.tree_util.keystr(path) or 'the root'} of shape {jnp.shape(leaf)}. "
+                f"Try {name}=-1, the last axis."
+            )
+
+
+def check_nesterov(nesterov: Any, momentum: Any, dampening: Any = 0.0) -> None:
+    """Refuses Nesterov momentum without a momentum, or with dampening."""
+    check_flag("nesterov", nesterov)
+    if not nesterov:
+        return
+    if not isinstance(momentum, jax.Array) and not callable(momentum) and momentum == 0:
+        raise ValueError(
+            "nesterov must be False without a momentum; got nesterov=True and "
+            f"momentum={momentum}. Try momentum=0.9."
+        )
+    if not isinstance(dampening, jax.Array) and dampening != 0:
+        raise ValueError(
+            "nesterov must be False with dampening; got nesterov=True and "
+            f"dampening={dampening}. Try dampening=0.0."
+        )
 
 
 def check_flag(name: str, value: Any) -> None:

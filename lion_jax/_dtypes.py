@@ -43,24 +43,59 @@ def computed_in_float32(
     would round at every link, and lose a weight decay of 0.1 * 0.02 beside a sign of 1 entirely.
     Without parameters, updates have the gradients' dtype. On float32 and float64 it changes
     nothing.
+
+    The state starts from widened parameters, so accumulators are at least float32, and whatever in
+    it belongs to a parameter without a gradient (None) stays as it is.
     """
 
     @functools.wraps(factory)
     def widened(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
         inner = optax.with_extra_args_support(factory(*args, **kwargs))
 
+        def init_fn(params):
+            return inner.init(jax.tree.map(_widen_abstract, params))
+
         def update_fn(updates, state, params=None, **extra_args):
-            if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to do
-                return inner.update(updates, state, params, **extra_args)
+            if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to round
+                return _update_present(inner, updates, state, params, **extra_args)
             likes = updates if params is None else params
             wide_updates = _map(_widen, updates, likes)
             wide_params = None if params is None else _map(_widen, params, updates)
-            new_updates, state = inner.update(wide_updates, state, wide_params, **extra_args)
+            new_updates, state = _update_present(
+                inner, wide_updates, state, wide_params, **extra_args
+            )
             return _map(_round_like, new_updates, likes), state
 
-        return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
     return widened
+
+
+def _update_present(
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, optax.OptState]:
+    """Updates what has a gradient. optax's own primitives forget the moments of what has none."""
+    missing = jax.tree.map(lambda p, g: g is None, updates if params is None else params, updates)
+    if not any(jax.tree.leaves(missing)):
+        return inner.update(updates, state, params, **extra_args)
+    filled = jax.tree.map(lambda p, g: jnp.zeros_like(p) if g is None else g, params, updates)
+    new_updates, new_state = inner.update(filled, state, params, **extra_args)
+    is_untouched = optax.tree_utils.tree_map_params(
+        inner,
+        lambda _, is_missing: is_missing,
+        state,
+        missing,
+        transform_non_params=lambda _: False,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+    state = jax.tree.map(
+        lambda untouched, old, new: old if untouched else new, is_untouched, state, new_state
+    )
+    return jax.tree.map(lambda m, u: None if m else u, missing, new_updates), state
 
 
 def _is_narrow(dtype: jnp.dtype) -> bool:
@@ -79,6 +114,13 @@ def _map(function: Callable[..., Any], tree: Any, other: Any) -> Any:
 
 def _widen(x: Any, other: Any) -> jax.Array:
     return jnp.asarray(x, at_least_float32(x, other))
+
+
+def _widen_abstract(p: Any) -> Any:
+    """A parameter to start a state from; `init` only looks at its shape and dtype, or copies it."""
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return p.update(dtype=at_least_float32(p))
+    return jnp.asarray(p, at_least_float32(p))
 
 
 def _round_like(update: jax.Array, like: Any) -> jax.Array:

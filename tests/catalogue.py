@@ -1,7 +1,8 @@
 """Every optimizer, primitive and combinator, one line each: all contract tests run over this list.
 
 `hyperparameters` are numbers that may each be swept, scheduled and injected; `numbers` may be swept
-and injected but not scheduled; `static` is never traced.
+and injected but not scheduled; `static` is never traced; `least` are the lower ends of ranges that
+do not begin at 0. The `slow` ones are part of another entry, or stand on a shelf of their own.
 """
 
 import dataclasses
@@ -16,6 +17,11 @@ from lion_jax import primitives
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
 MOMENTUM = {"b1": 0.75, "b2": 0.875}
+ADAM = {**MOMENTUM, "eps": 1e-3}
+ADAMW = {"learning_rate": 1e-2, **ADAM, "weight_decay": 0.1}
+ADAN = {**ADAM, "b3": 0.9375}
+SGD = {"momentum": 0.5, "weight_decay": 0.1}
+PROJECTION = {"delta": 0.5, "wd_ratio": 0.25}
 LION = {"learning_rate": 1e-2, **MOMENTUM, "weight_decay": 0.1}
 
 
@@ -28,11 +34,17 @@ class Entry:
     hyperparameters: dict[str, float]
     numbers: dict[str, float] = dataclasses.field(default_factory=dict)
     static: dict[str, Any] = dataclasses.field(default_factory=dict)
+    least: dict[str, float] = dataclasses.field(default_factory=dict)
+    slow: bool = False
 
     @property
     def scalars(self) -> dict[str, float]:
         """Everything that may be traced."""
         return self.hyperparameters | self.numbers
+
+    def part(self, name: str, fraction: float) -> float:
+        """A fraction of a scalar, but no less than its range allows."""
+        return max(fraction * self.scalars[name], self.least.get(name, 0.0))
 
     def make(self, **overrides: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation, with some arguments replaced."""
@@ -65,8 +77,68 @@ CATALOGUE = [
         {"weight_decay": 0.1},
         static={"cautious": True},
     ),
+    Entry(
+        "apply_proximal_weight_decay",
+        primitives.apply_proximal_weight_decay,
+        {"learning_rate": 0.5, "weight_decay": 0.1},
+        slow=True,
+    ),
+    Entry("scale_by_nesterov_adam", primitives.scale_by_nesterov_adam, ADAM, slow=True),
+    Entry("scale_by_rectified_adam", primitives.scale_by_rectified_adam, ADAM, slow=True),
+    Entry(
+        "scale_by_student_t",
+        primitives.scale_by_student_t,
+        ADAM | {"dof": 3.0},
+        static={"amsgrad": True},
+        least={"b1": 0.5},
+        slow=True,
+    ),
+    Entry("scale_by_adan", primitives.scale_by_adan, ADAN, slow=True),
+    Entry("scale_by_ademamix", primitives.scale_by_ademamix, ADAN | {"alpha": 2.0}, slow=True),
+    Entry(
+        "scale_by_trust_ratio",
+        primitives.scale_by_trust_ratio,
+        {},
+        static={"scale_clip": (0.5, 2)},
+        slow=True,
+    ),
+    Entry(
+        "scale_by_lars_ratio",
+        primitives.scale_by_lars_ratio,
+        {"trust_coefficient": 0.1, "weight_decay": 0.1},
+        slow=True,
+    ),
+    Entry(
+        "project_to_tangent",
+        primitives.project_to_tangent,
+        PROJECTION | {"eps": 1e-3, "weight_decay": 0.1},
+        static={"inner": optax.trace(0.5), "channel_axis": -1},
+        slow=True,
+    ),
     Entry("lion", lion_jax.lion, LION),
     Entry("decoupled_lion", lion_jax.decoupled_lion, LION, {"initial_learning_rate": 2e-2}),
+    Entry("adabelief", lion_jax.adabelief, ADAMW),
+    Entry("adan", lion_jax.adan, ADAMW | ADAN),
+    Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}),
+    Entry("ademamix", lion_jax.ademamix, ADAMW | ADAN | {"alpha": 2.0}, static={"warmup_steps": 3}),
+    Entry("tadam", lion_jax.tadam, ADAMW, static={"dof": None}, least={"b1": 0.5}),
+    Entry(
+        "lars",
+        lion_jax.lars,
+        SGD | {"learning_rate": 1e-2, "trust_coefficient": 0.1},
+        static={"nesterov": True},
+    ),
+    Entry("lamb", lion_jax.lamb, ADAMW),
+    Entry("ralars", lion_jax.ralars, ADAMW, static={"force_adaptive_momentum": True}),
+    Entry(
+        "adamp", lion_jax.adamp, ADAMW | PROJECTION, static={"nesterov": True, "channel_axis": 0}
+    ),
+    Entry(
+        "scout",
+        lion_jax.scout,
+        {"min_slow_step_size": 0.5},
+        static={"inner": INNER, "sync_period": 2},
+    ),
     Entry(
         "lookahead",
         lion_jax.lookahead,
@@ -82,4 +154,5 @@ CATALOGUE = [
 ]
 COMBINATORS: dict[str, Callable[[Any], optax.GradientTransformationExtraArgs]] = {
     "lookahead": functools.partial(lion_jax.lookahead, sync_period=2),
+    "scout": functools.partial(lion_jax.scout, sync_period=2),
 }

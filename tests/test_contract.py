@@ -13,17 +13,29 @@ from jax.sharding import NamedSharding, PartitionSpec
 from trees import assert_close, run, specs, tree
 
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float32]
-ALLOWED = [("multiplier", None), ("multiplier", -1.0), ("initial_learning_rate", None)]
+ALLOWED = [
+    ("multiplier", None),
+    ("multiplier", -1.0),
+    ("dof", None),
+    ("initial_learning_rate", None),
+]
 GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
 
-every_entry = pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+
+def marked(entry, *values, name=None):
+    """A test case of this entry; that of a slow one waits for the run of all tests."""
+    marks = [pytest.mark.slow] if entry.slow else []
+    return pytest.param(entry, *values, marks=marks, id=name or entry.name)
+
+
+every_entry = pytest.mark.parametrize("entry", [marked(entry) for entry in CATALOGUE])
 every_combinator = pytest.mark.parametrize("wrap", COMBINATORS.values(), ids=COMBINATORS.keys())
 
 
 def entry_and_scalar():
     """A test case per hyperparameter of each entry."""
     return [
-        pytest.param(entry, name, id=f"{entry.name}-{name}")
+        marked(entry, name, name=f"{entry.name}-{name}")
         for entry in CATALOGUE
         for name in entry.scalars
     ]
@@ -148,26 +160,33 @@ def test_forwards_extra_arguments(wrap):
 
 
 @every_entry
-def test_a_constant_schedule_equals_its_number(entry):
-    for name, value in entry.hyperparameters.items():
-        scheduled = entry.make(**{name: lambda count, value=value: value + 0.0 * count})
-        params, _ = run(scheduled, tree(), GRADIENTS)
-        assert_close(params, run(entry.make(), tree(), GRADIENTS)[0])
+def test_constant_schedules_equal_their_numbers(entry):
+    scheduled = entry.make(
+        **{
+            name: lambda count, value=value: value + 0.0 * count
+            for name, value in entry.hyperparameters.items()
+        }
+    )
+    assert_close(run(scheduled, tree(), GRADIENTS)[0], run(entry.make(), tree(), GRADIENTS)[0])
 
 
 @every_entry
 def test_a_schedule_is_read_at_the_update_count(entry):
     params, gradient = tree(), tree(seed=1)
     for name in entry.hyperparameters:
-        low, high = entry.scalars[name] / 4, entry.scalars[name]
+        low, high = entry.part(name, 0.25), entry.scalars[name]
         steps = [{name: low}, {name: high}, {name: high}, {name: low}]
         scheduled = entry.make(
             **{name: lambda count, t=tuple(s[name] for s in steps): jnp.asarray(t)[count]}
         )
-        state, by_hand = scheduled.init(params), entry.make().init(params)
+        state, by_hand = scheduled.init(params), entry.make(**steps[0]).init(params)
+        update = jax.jit(scheduled.update)
+        update_by_hand = jax.jit(
+            lambda by_hand, step: entry.make(**step).update(gradient, by_hand, params)
+        )
         for step in steps:
-            actual, state = scheduled.update(gradient, state, params)
-            expected, by_hand = entry.make(**step).update(gradient, by_hand, params)
+            actual, state = update(gradient, state, params)
+            expected, by_hand = update_by_hand(by_hand, step)
             assert_close(actual, expected)
 
 
@@ -180,15 +199,15 @@ def test_works_injected(entry):
 
 @every_entry
 def test_an_injected_value_takes_effect(entry):
-    params, gradient = tree(), tree(seed=1)
-    for name, value in entry.scalars.items():
-        tx = entry.inject()
-        state = tx.init(params)
-        state.hyperparams[name] = jnp.asarray(value / 2)
-        other = entry.make(**{name: value / 2})
+    params, gradient, tx = tree(), tree(seed=1), entry.inject()
+    update = jax.jit(tx.update)
+    for name in entry.scalars:
+        state, half = tx.init(params), entry.part(name, 0.5)
+        state.hyperparams[name] = jnp.asarray(half)
+        other = entry.make(**{name: half})
         assert_close(
-            jax.jit(tx.update)(gradient, state, params)[0],
-            other.update(gradient, other.init(params), params)[0],
+            update(gradient, state, params)[0],
+            jax.jit(other.update)(gradient, entry.make().init(params), params)[0],
         )
 
 
@@ -232,11 +251,15 @@ def test_initializes_abstractly(entry):
 
 @pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
 def test_a_sweep_vmaps(entry, name):
-    values = entry.scalars[name] * jnp.array([0.25, 0.5, 1.0])
-    sweep = jax.vmap(lambda value: run(entry.make(**{name: value}), tree(), GRADIENTS)[0])(values)
+    values = jnp.array([entry.part(name, fraction) for fraction in (0.25, 1.0)])
+
+    @jax.jit
+    def run_at(value):
+        return run(entry.make(**{name: value}), tree(), GRADIENTS[:3], jit=False)[0]
+
+    sweep = jax.jit(jax.vmap(run_at))(values)
     for i, value in enumerate(values):
-        expected, _ = run(entry.make(**{name: float(value)}), tree(), GRADIENTS)
-        assert_close(jax.tree.map(lambda x, i=i: x[i], sweep), expected)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], sweep), run_at(value))
 
 
 @every_entry

@@ -13,9 +13,10 @@ from lion_jax._checks import (
     check_scalars,
     check_transformation,
 )
-from lion_jax._dtypes import at_least_float32
-from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
+from lion_jax.combinators._slow_weights import copy, synchronize
+
+_HOLDERS = ("LookaheadState", "ScoutState")
 
 
 class LookaheadState(NamedTuple):
@@ -106,7 +107,7 @@ def lookahead(
 
     def init_fn(params):
         return LookaheadState(
-            slow_params=jax.tree.map(_copy, params),
+            slow_params=copy(params),
             steps_since_sync=jnp.zeros((), jnp.int32),
             inner_state=inner.init(params),
         )
@@ -116,23 +117,7 @@ def lookahead(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= sync_period
-        # Slow weights are touched at synchronizations only, in one conditional for all leaves. They
-        # become what the parameters became, which are in memory anyway; but where parameters are
-        # narrower, slow weights take the step themselves, and the parameters follow.
-        wide, narrow = _split(updates, state.slow_params)
-        wide, new_params = map_leaves(
-            _synchronize,
-            (wide, params),
-            (state.slow_params,),
-            is_sync=is_sync,
-            slow_step_size=slow_step_size,
-        )
-        sources = jax.tree.map(_source, state.slow_params, wide, narrow, params, new_params)
-        slow = jax.lax.cond(is_sync, _renew, _keep, state.slow_params, sources, slow_step_size)
-        (narrow,) = map_leaves(_follow, (narrow,), (params, slow), is_sync=is_sync)
-        updates = jax.tree.map(
-            lambda w, n: n if w is None else w, wide, narrow, is_leaf=lambda x: x is None
-        )
+        updates, slow = synchronize(updates, params, state.slow_params, is_sync, slow_step_size)
         if reset_inner:
             synchronized = jax.tree.map(lambda s, p: s.astype(jnp.result_type(p)), slow, params)
             inner_state = jax.tree.map(
@@ -147,73 +132,18 @@ def lookahead(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _slow_step(slow, fast, slow_step_size):
-    return slow + slow_step_size * (fast - slow)
-
-
-def _synchronize(u, p, slow, *, is_sync, slow_step_size):
-    """The update, and the parameters after it."""
-    u = jnp.where(is_sync, _slow_step(slow, p + u, slow_step_size) - p, u)
-    return u, p + u
-
-
-def _follow(u, p, slow, *, is_sync):
-    return (jnp.where(is_sync, slow - p, u),)
-
-
-def _split(updates, slow_params):
-    """The updates as wide as their slow weights and the others, each with None for the rest."""
-
-    def split(is_wide):
-        return jax.tree.map(
-            lambda u, s: u if u is not None and (u.dtype == s.dtype) is is_wide else None,
-            updates,
-            slow_params,
-            is_leaf=lambda x: x is None,
-        )
-
-    return split(True), split(False)
-
-
-def _source(slow, wide, narrow, p, new_p):
-    """What slow weights are renewed from: the new parameters, or the old ones and the update."""
-    del slow
-    if wide is not None:
-        return (new_p,)
-    return () if narrow is None else (p, narrow)
-
-
-def _renew(slow, sources, slow_step_size):
-    def renew(slow, source):
-        match source:
-            case ():  # no gradient
-                return slow
-            case (new_p,):
-                return new_p
-            case (p, u):
-                fast = p.astype(slow.dtype) + u.astype(slow.dtype)
-                return _slow_step(slow, fast, slow_step_size).astype(slow.dtype)
-
-    return jax.tree.map(renew, slow, sources)
-
-
-def _keep(slow, sources, slow_step_size):
-    del sources, slow_step_size
-    return slow
-
-
 def slow_params(state: optax.OptState) -> optax.Params:
-    """The slow weights in the state of a :func:`lookahead`, for evaluation.
+    """The slow weights in the state of a :func:`lookahead` or :func:`scout`, for evaluation.
 
     Args:
-      state: the optimizer state that holds one :class:`LookaheadState`, at any depth: in a chain,
-        under ``optax.MultiSteps`` and the like.
+      state: the optimizer state that holds one :class:`LookaheadState` or :class:`ScoutState`, at
+        any depth: in a chain, under ``optax.MultiSteps`` and the like.
 
     Returns:
       A tree like the parameters, of their shapes and dtypes, but at least float32.
 
     Raises:
-      ValueError: no lookahead in the state, or several.
+      ValueError: no lookahead or scout in the state, or several.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -225,20 +155,12 @@ def slow_params(state: optax.OptState) -> optax.Params:
     found = optax.tree_utils.tree_get_all_with_path(
         state,
         "slow_params",
-        filtering=lambda path, _: getattr(path[-1], "tuple_name", "") == "LookaheadState",
+        filtering=lambda path, _: getattr(path[-1], "tuple_name", "") in _HOLDERS,
     )
     if len(found) != 1:
         where = ", ".join(jax.tree_util.keystr(path) for path, _ in found) or "none"
         raise ValueError(
-            f"state must hold the state of one lookahead; found {len(found)} ({where}). "
+            f"state must hold the state of one lookahead or scout; found {len(found)} ({where}). "
             "Try the state of the part that you mean."
         )
     return found[0][1]
-
-
-def _copy(p: jax.typing.ArrayLike | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
-    """A copy of its own, so that parameters and state can both be donated."""
-    dtype = at_least_float32(p)
-    if isinstance(p, jax.ShapeDtypeStruct):
-        return p.update(dtype=dtype)
-    return jnp.array(p, dtype, copy=True)

@@ -2,6 +2,19 @@
 
 from lion_jax.primitives.clipping import clip_by_global_norm as clip_by_global_norm
 from lion_jax.primitives.decay import add_decoupled_weight_decay as add_decoupled_weight_decay
+from lion_jax.primitives.decay import apply_proximal_weight_decay as apply_proximal_weight_decay
+from lion_jax.primitives.layerwise import project_to_tangent as project_to_tangent
+from lion_jax.primitives.layerwise import scale_by_lars_ratio as scale_by_lars_ratio
+from lion_jax.primitives.layerwise import scale_by_trust_ratio as scale_by_trust_ratio
 from lion_jax.primitives.momentum import InterpolateMomentumState as InterpolateMomentumState
 from lion_jax.primitives.momentum import interpolate_momentum as interpolate_momentum
 from lion_jax.primitives.momentum import scale_by_sign_momentum as scale_by_sign_momentum
+from lion_jax.primitives.nesterov import ScaleByAdanState as ScaleByAdanState
+from lion_jax.primitives.nesterov import ScaleByNesterovAdamState as ScaleByNesterovAdamState
+from lion_jax.primitives.nesterov import scale_by_adan as scale_by_adan
+from lion_jax.primitives.nesterov import scale_by_nesterov_adam as scale_by_nesterov_adam
+from lion_jax.primitives.rectified import ScaleByRectifiedAdamState as ScaleByRectifiedAdamState
+from lion_jax.primitives.rectified import scale_by_rectified_adam as scale_by_rectified_adam
+from lion_jax.primitives.student_t import ScaleByStudentTState as ScaleByStudentTState
+from lion_jax.primitives.student_t import scale_by_student_t as scale_by_student_t
+from lion_jax.primitives.two_speed import scale_by_ademamix as scale_by_ademamix

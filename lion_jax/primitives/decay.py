@@ -105,6 +105,75 @@ def add_decoupled_weight_decay(
     return decayed if mask is None else optax.masked(decayed, mask)
 
 
+@computed_in_float32
+@accepts_schedules("learning_rate", "weight_decay")
+def apply_proximal_weight_decay(
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Decays the parameters by a proximal step after the update.
+
+    .. math::
+
+      \theta_t = \frac{\theta_{t-1} + u_t}{1 + \eta_t \lambda} = \arg\min_\theta
+        \tfrac{1}{2} \lVert \theta - (\theta_{t-1} + u_t) \rVert^2
+        + \tfrac{1}{2} \eta_t \lambda \lVert \theta \rVert^2
+
+    Chain it after the learning rate.
+
+    Args:
+      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
+        count.
+      weight_decay: :math:`\lambda` >= 0, likewise. The number 0 changes nothing and reads no
+        parameters.
+      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
+        function from parameters to such a tree; None is all of them. ``static_args`` for
+        ``optax.inject_hyperparams``: ``("mask",)``.
+
+    Returns:
+      A transformation of updates, learning rate included, that keeps shapes and units, in the
+      parameters' dtype. The arithmetic is at least float32.
+
+    Raises:
+      ValueError: a scalar out of range; at ``update``, missing parameters.
+      TypeError: a scalar that is no number, a mask that is no mask.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import apply_proximal_weight_decay
+      >>> params, tx = jnp.array([3.0]), apply_proximal_weight_decay(0.5, weight_decay=2.0)
+      >>> updates, _ = tx.update(jnp.array([-1.0]), tx.init(params), params)
+      >>> print(params + updates)
+      [1.]
+
+    References:
+      Xie et al., `Adan: Adaptive Nesterov Momentum Algorithm <https://arxiv.org/abs/2208.06677>`_,
+      2022, Algorithm 1; Zhuang et al., `Understanding AdamW through Proximal Methods
+      <https://arxiv.org/abs/2202.00089>`_, 2022, Section 2.
+    """
+    check_scalars(learning_rate=learning_rate, weight_decay=weight_decay)
+    check_mask("mask", mask)
+    is_off = not isinstance(weight_decay, jax.Array) and weight_decay == 0
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        if is_off:
+            return updates, state
+        check_has_params(params, "apply_proximal_weight_decay")
+        (updates,) = map_leaves(
+            _proximal, (updates,), (params,), shrinkage=learning_rate * weight_decay
+        )
+        return updates, state
+
+    decayed = optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return decayed if mask is None else optax.masked(decayed, mask)
+
+
+def _proximal(u, p, *, shrinkage):
+    return ((u - shrinkage * p) / (1 + shrinkage),)
+
+
 def _decay(u, p, *, weight_decay, k):
     return (u + k * weight_decay * p,)
 

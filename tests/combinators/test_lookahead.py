@@ -151,13 +151,13 @@ def test_slow_params_named_among_the_parameters_do_not_confuse():
 
 
 def test_slow_params_of_a_state_without_them_are_refused():
-    with pytest.raises(ValueError, match=r"one lookahead; found 0 \(none\)"):
+    with pytest.raises(ValueError, match=r"one lookahead or scout; found 0 \(none\)"):
         lion_jax.slow_params(lion_jax.lion(1e-3).init(jnp.ones(2)))
 
 
 def test_slow_params_of_several_are_refused():
     nested = lion_jax.lookahead(lion_jax.lookahead(optax.sgd(0.1)))
-    with pytest.raises(ValueError, match=r"one lookahead; found 2 \(.*inner_state"):
+    with pytest.raises(ValueError, match=r"one lookahead or scout; found 2 \(.*inner_state"):
         lion_jax.slow_params(nested.init(jnp.ones(2)))
 
 

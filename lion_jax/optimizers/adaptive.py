@@ -1,0 +1,283 @@
+"""Adam's relatives: adaptive moments with a learning rate and weight decay."""
+
+# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# pyright: reportArgumentType=false
+
+from typing import Any
+
+import optax
+
+from lion_jax._checks import check_flag, check_scalars
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._schedules import accepts_schedules
+from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
+from lion_jax.primitives.nesterov import scale_by_adan
+from lion_jax.primitives.student_t import scale_by_student_t
+from lion_jax.primitives.two_speed import scale_by_ademamix
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2", "eps", "weight_decay")
+def adabelief(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.999,
+    eps: optax.ScalarOrSchedule = 1e-16,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""AdaBelief: long steps where gradients are what the momentum expects.
+
+    .. math::
+
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+      s_t &= \beta_2 s_{t-1} + (1 - \beta_2) (g_t - m_t)^2 + \varepsilon \\
+      \theta_t &= \theta_{t-1} - \eta_t \left(\frac{m_t}{1 - \beta_1^t} \Big/
+        \left(\sqrt{\frac{s_t}{1 - \beta_2^t}} + \varepsilon\right) + \lambda \theta_{t-1}\right)
+
+    The authors' rule, with decoupled weight decay. ``optax.adabelief`` computes the same with
+    ``eps_root`` equal to ``eps``, and has no weight decay.
+
+    Args:
+      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
+        count.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment: a number, a traced scalar,
+        or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
+      weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW:
+        a step shrinks the weights by :math:`1 - \eta_t \lambda`.
+      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
+        function from parameters to such a tree; None is all of them. ``static_args`` for
+        ``optax.inject_hyperparams``: ``("mask",)``.
+
+    Returns:
+      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
+      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+
+    Raises:
+      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
+      TypeError: a hyperparameter of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.adabelief(0.1, eps=1e-8)
+      >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
+      >>> print(params + updates)
+      [ 1.8888897 -2.1111076]
+
+    References:
+      Zhuang et al., `AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients
+      <https://arxiv.org/abs/2010.07468>`_, 2020, Algorithm 2; the authors' code.
+    """
+    check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
+    return optax.chain(
+        optax.scale_by_belief(b1, b2, eps, eps_root=eps),
+        add_decoupled_weight_decay(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2", "b3", "eps", "weight_decay")
+def adan(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: optax.ScalarOrSchedule = 0.98,
+    b2: optax.ScalarOrSchedule = 0.92,
+    b3: optax.ScalarOrSchedule = 0.99,
+    eps: optax.ScalarOrSchedule = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Any = None,
+    *,
+    proximal: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adan: Nesterov momentum, adaptive, from the differences of gradients.
+
+    .. math::
+
+      \theta_t = \frac{\theta_{t-1} - \eta_t u_t}{1 + \eta_t \lambda}
+
+    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_adan`; without
+    ``proximal``
+
+    .. math::
+
+      \theta_t = \theta_{t-1} - \eta_t (u_t + \lambda \theta_{t-1})
+
+    The authors' rule. ``optax.adan`` has :math:`1 - \beta_2` in two places where the authors have
+    :math:`\beta_2`, and no proximal decay: its numbers differ.
+
+    Args:
+      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
+        count.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the gradients' average: a number, a traced
+        scalar, or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of their differences'; likewise.
+      b3: :math:`\beta_3` in [0, 1), the decay rate of the squares'; likewise.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
+      weight_decay: :math:`\lambda` >= 0, likewise.
+      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
+        function from parameters to such a tree; None is all of them.
+      proximal: whether the decay is a proximal step after the update, as in the paper, or stands
+        before the learning rate, as in AdamW. ``static_args`` for ``optax.inject_hyperparams``:
+        ``("mask", "proximal")``.
+
+    Returns:
+      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
+      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+
+    Raises:
+      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
+      TypeError: a hyperparameter of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.adan(0.1)
+      >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
+      >>> print(params + updates)
+      [ 1.9 -2.1]
+
+    References:
+      Xie et al., `Adan: Adaptive Nesterov Momentum Algorithm <https://arxiv.org/abs/2208.06677>`_,
+      2022, Algorithm 1; the authors' code.
+    """
+    check_scalars(learning_rate=learning_rate)
+    check_flag("proximal", proximal)
+    return optax.chain(
+        scale_by_adan(b1, b2, b3, eps),
+        add_decoupled_weight_decay(0.0 if proximal else weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+        apply_proximal_weight_decay(learning_rate, weight_decay if proximal else 0.0, mask),
+    )
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2", "b3", "alpha", "eps", "weight_decay")
+def ademamix(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.999,
+    b3: optax.ScalarOrSchedule = 0.9999,
+    alpha: optax.ScalarOrSchedule = 5.0,
+    eps: optax.ScalarOrSchedule = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Any = None,
+    *,
+    warmup_steps: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""AdEMAMix: Adam with a second, much slower momentum.
+
+    .. math::
+
+      \theta_t = \theta_{t-1} - \eta_t (u_t + \lambda \theta_{t-1})
+
+    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_ademamix`.
+    ``optax.contrib.ademamix`` computes the same; its warm-up has to be given as two schedules.
+
+    Args:
+      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
+        count.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the fast momentum: a number, a traced scalar,
+        or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
+      b3: :math:`\beta_3` in [0, 1), the decay rate of the slow momentum; likewise.
+      alpha: :math:`\alpha` >= 0, the weight of the slow momentum; likewise.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
+      weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW:
+        a step shrinks the weights by :math:`1 - \eta_t \lambda`.
+      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
+        function from parameters to such a tree; None is all of them.
+      warmup_steps: T >= 1, the updates over which :math:`\alpha` and :math:`\beta_3` grow; None has
+        them at once. ``static_args`` for ``optax.inject_hyperparams``: ``("mask",
+        "warmup_steps")``.
+
+    Returns:
+      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
+      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+
+    Raises:
+      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
+      TypeError: a hyperparameter of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.ademamix(0.1)
+      >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
+      >>> print(params + updates)
+      [ 1.8999506 -2.1000493]
+
+    References:
+      Pagliardini et al., `The AdEMAMix Optimizer: Better, Faster, Older
+      <https://arxiv.org/abs/2409.03137>`_, 2024, Algorithm 1 and Appendix A.1.
+    """
+    check_scalars(learning_rate=learning_rate)
+    return optax.chain(
+        scale_by_ademamix(b1, b2, b3, alpha, eps, warmup_steps=warmup_steps),
+        add_decoupled_weight_decay(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2", "eps", "weight_decay", "dof")
+def tadam(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.999,
+    eps: optax.ScalarOrSchedule = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    *,
+    dof: optax.ScalarOrSchedule | None = None,
+    amsgrad: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""TAdam: Adam with a first moment that outliers hardly move.
+
+    .. math::
+
+      g_t &\leftarrow g_t + \lambda \theta_{t-1} \\
+      \theta_t &= \theta_{t-1} - \eta_t u_t
+
+    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_student_t`.
+
+    Args:
+      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
+        count.
+      b1: :math:`\beta_1` in [0.5, 1), the decay rate of the first moment: a number, a traced
+        scalar, or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
+      weight_decay: :math:`\lambda` >= 0, likewise. It is coupled: part of the gradient.
+      dof: degrees of freedom > 0 of Student's t, likewise; None is the number of entries of each
+        leaf. Fewer trust outliers less.
+      amsgrad: whether the largest second moment so far stands in for the present one.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("amsgrad",)``.
+
+    Returns:
+      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
+      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+
+    Raises:
+      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
+      TypeError: a hyperparameter of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.tadam(0.1, eps=1.0)
+      >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
+      >>> print(params + updates)
+      [ 1.9809806 -2.0079248]
+
+    References:
+      Ilboudo et al., `TAdam: A Robust Stochastic Gradient Optimizer
+      <https://arxiv.org/abs/2003.00179>`_, 2020, Algorithm 1.
+    """
+    check_scalars(learning_rate=learning_rate)
+    return optax.chain(
+        add_decoupled_weight_decay(weight_decay),
+        scale_by_student_t(b1, b2, eps, dof=dof, amsgrad=amsgrad),
+        optax.scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,286 @@
+"""What a whole leaf decides: its rate by trust ratios, its direction by projection."""
+
+# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# pyright: reportOperatorIssue=false, reportArgumentType=false
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import (
+    check_channel_axis,
+    check_has_params,
+    check_mask,
+    check_scalars,
+    check_scale_clip,
+    check_transformation,
+)
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax._schedules import accepts_schedules
+
+
+@computed_in_float32
+def scale_by_trust_ratio(
+    scale_clip: tuple[Any, Any] | None = (0.0, 10.0),
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gives every leaf's update the norm of its parameters, within bounds.
+
+    .. math::
+
+      u \leftarrow \frac{\phi(\lVert \theta \rVert_2)}{\lVert u \rVert_2} u, \qquad
+      \phi(z) = \min(\max(z, \phi_l), \phi_u)
+
+    for each leaf, and :math:`u \leftarrow u` where :math:`\phi` or :math:`\lVert u \rVert` is 0.
+    ``optax.scale_by_trust_ratio`` has no upper bound, and its lower one bounds both norms.
+
+    Args:
+      scale_clip: :math:`(\phi_l, \phi_u)`, 0 <= low <= high, in the parameters' units; None is
+        (0, infinity). ``static_args`` for ``optax.inject_hyperparams``: ``("scale_clip",)``.
+
+    Returns:
+      A transformation of updates that keeps shapes, in the parameters' units and dtype. It has no
+      state. The arithmetic is at least float32.
+
+    Raises:
+      ValueError: bounds out of order; at ``update``, missing parameters.
+      TypeError: bounds that are no pair of numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import scale_by_trust_ratio
+      >>> params, tx = jnp.array([0.0, 6.0]), scale_by_trust_ratio()
+      >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0])
+      [3.6000001 4.8      ]
+
+    References:
+      You et al., `Large Batch Optimization for Deep Learning <https://arxiv.org/abs/1904.00962>`_,
+      2020, Section 3.
+    """
+    check_scale_clip("scale_clip", scale_clip)
+    low, high = _bounds(scale_clip)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        check_has_params(params, "scale_by_trust_ratio")
+        return map_leaves(_trust_ratio, (updates,), (params,), low=low, high=high)[0], state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
+def _trust_ratio(u, p, *, low, high):
+    phi, norm = jnp.clip(_norm(p), low, high), _norm(u)
+    return (jnp.where((phi > 0) & (norm > 0), phi / norm, 1.0) * u,)
+
+
+@computed_in_float32
+@accepts_schedules("trust_coefficient", "weight_decay")
+def scale_by_lars_ratio(
+    trust_coefficient: optax.ScalarOrSchedule = 0.001,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    scale_clip: tuple[Any, Any] | None = None,
+    *,
+    weight_decay_mask: Any = True,
+    trust_ratio_mask: Any = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gives every leaf a rate of its own, the norm of its parameters over its gradient's.
+
+    .. math::
+
+      u = r (g + \lambda \theta), \qquad
+      r = \frac{\kappa \, \phi(\lVert \theta \rVert_2)}
+        {\lVert g \rVert_2 + \lambda \lVert \theta \rVert_2}
+
+    for each leaf, with the bounds :math:`\phi` of :func:`scale_by_trust_ratio`; :math:`r = 1`
+    where either norm is 0. ``optax.lars`` divides by :math:`\lVert g + \lambda \theta \rVert`.
+
+    Args:
+      trust_coefficient: :math:`\kappa` >= 0: a number, a traced scalar, or a schedule from the
+        update count.
+      weight_decay: :math:`\lambda` >= 0, likewise.
+      scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
+        (0, infinity).
+      weight_decay_mask: which leaves decay, the others have :math:`\lambda = 0`: a boolean, a tree
+        of them like the parameters or a prefix of one, or a function from parameters to such a
+        tree.
+      trust_ratio_mask: which leaves have a rate of their own, the others have :math:`r = 1`;
+        likewise. ``static_args`` for ``optax.inject_hyperparams``: ``("scale_clip",
+        "weight_decay_mask", "trust_ratio_mask")``.
+
+    Returns:
+      A transformation from gradients to updates of the same shapes, in the parameters' units and
+      dtype. It has no state. The arithmetic is at least float32.
+
+    Raises:
+      ValueError: a scalar or bound out of range; at ``update``, missing parameters.
+      TypeError: a scalar that is no number, a mask that is no mask.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import scale_by_lars_ratio
+      >>> params, tx = jnp.array([0.0, 6.0]), scale_by_lars_ratio(0.5)
+      >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)[0])
+      [1.8000001 2.4      ]
+
+    References:
+      You et al., `Large Batch Training of Convolutional Networks
+      <https://arxiv.org/abs/1708.03888>`_, 2017, Equation 6.
+    """
+    check_scalars(trust_coefficient=trust_coefficient, weight_decay=weight_decay)
+    check_scale_clip("scale_clip", scale_clip)
+    check_mask("weight_decay_mask", weight_decay_mask)
+    check_mask("trust_ratio_mask", trust_ratio_mask)
+    low, high = _bounds(scale_clip)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        check_has_params(params, "scale_by_lars_ratio")
+        (updates,) = map_leaves(
+            _lars_ratio,
+            (updates,),
+            (params, _spread(weight_decay_mask, params), _spread(trust_ratio_mask, params)),
+            trust_coefficient=trust_coefficient,
+            weight_decay=weight_decay,
+            low=low,
+            high=high,
+        )
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
+def _lars_ratio(g, p, decays, adapts, *, trust_coefficient, weight_decay, low, high):
+    weight_decay = weight_decay * decays
+    p_norm, g_norm = _norm(p), _norm(g)
+    phi = jnp.clip(p_norm, low, high)
+    r = trust_coefficient * phi / (g_norm + weight_decay * p_norm)
+    r = jnp.where((phi > 0) & (g_norm > 0) & (adapts > 0), r, 1.0)
+    return (r * (g + weight_decay * p),)
+
+
+@computed_in_float32
+@accepts_schedules("delta", "eps", "weight_decay", "wd_ratio")
+def project_to_tangent(
+    inner: optax.GradientTransformation,
+    delta: optax.ScalarOrSchedule = 0.1,
+    eps: optax.ScalarOrSchedule = 1e-8,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    wd_ratio: optax.ScalarOrSchedule = 0.1,
+    channel_axis: int = -1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Takes from the updates of scale-invariant weights what would only make them longer.
+
+    Weights before a normalization have gradients at right angles to them. Where the cosine says so,
+
+    .. math::
+
+      \max_{\text{views}} |\cos(\theta, g)| < \frac{\delta}{\sqrt{\dim \theta}}
+      \quad\Rightarrow\quad
+      u \leftarrow u - \left(\hat\theta \cdot u\right) \hat\theta, \qquad
+      \hat\theta = \frac{\theta}{\lVert \theta \rVert_2 + \varepsilon}
+
+    of the update :math:`u` that the inner transformation makes of the gradient :math:`g`. Every
+    channel is a view; if one of them says no, the whole leaf is the view. Then the decay is added:
+    :math:`u \leftarrow u + \lambda r \theta`, where :math:`r` is 1 without a projection. Leaves of
+    rank 0 and 1 are only decayed.
+
+    Args:
+      inner: the transformation from gradients to updates, e.g. ``optax.scale_by_adam()`` for AdamP,
+        ``optax.trace(0.9)`` for SGDP. No learning rate.
+      delta: :math:`\delta` >= 0: a number, a traced scalar, or a schedule from the update count.
+      eps: :math:`\varepsilon` >= 0, in the parameters' units, likewise.
+      weight_decay: :math:`\lambda` >= 0, likewise.
+      wd_ratio: :math:`r` >= 0 of projected weights, likewise.
+      channel_axis: the axis that tells channels apart: the last for the layouts of JAX, 0 for
+        PyTorch's. ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "channel_axis")``.
+
+    Returns:
+      A transformation from gradients to updates of the same shapes, in the parameters' dtype. Its
+      state is the inner one. The arithmetic is at least float32.
+
+    Raises:
+      ValueError: a scalar out of range, an axis that a leaf of rank 2 or more does not have; at
+        ``update``, missing parameters.
+      TypeError: an ``inner`` that is no transformation, a number of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from lion_jax.primitives import project_to_tangent
+      >>> tx, params = project_to_tangent(optax.trace(0.5)), jnp.array([[1.0, 0.0]]).T
+      >>> state = tx.init(params)
+      >>> _, state = tx.update(jnp.array([[1.0, 0.0]]).T, state, params)
+      >>> updates, state = tx.update(jnp.array([[0.0, 1.0]]).T, state, params)
+      >>> print(updates.T)  # without the momentum along the weights
+      [[0. 1.]]
+
+    References:
+      Heo et al., `AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant
+      Weights <https://arxiv.org/abs/2006.08217>`_, 2021, Algorithms 1 and 2; the authors' package
+      ``adamp`` 0.3.0.
+    """
+    check_transformation("inner", inner)
+    check_scalars(delta=delta, eps=eps, weight_decay=weight_decay, wd_ratio=wd_ratio)
+    check_channel_axis("channel_axis", channel_axis)
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params):
+        check_channel_axis("channel_axis", channel_axis, params)
+        return inner.init(params)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        check_has_params(params, "project_to_tangent")
+        inner_updates, state = inner.update(updates, state, params, **extra_args)
+        (inner_updates,) = map_leaves(
+            _project,
+            (inner_updates,),
+            (updates, params),
+            delta=delta,
+            eps=eps,
+            weight_decay=weight_decay,
+            wd_ratio=wd_ratio,
+            channel_axis=channel_axis,
+        )
+        return inner_updates, state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _project(u, g, p, *, delta, eps, weight_decay, wd_ratio, channel_axis):
+    if p.ndim < 2:
+        return (u + weight_decay * p,)
+    layer = tuple(range(p.ndim))
+    channel = tuple(axis for axis in layer if axis != layer[int(channel_axis)])
+    by_channel, is_by_channel = _project_view(u, g, p, delta, eps, channel)
+    by_layer, is_by_layer = _project_view(u, g, p, delta, eps, layer)
+    u = jnp.where(is_by_channel, by_channel, jnp.where(is_by_layer, by_layer, u))
+    r = jnp.where(is_by_channel | is_by_layer, wd_ratio, 1.0)
+    return (u + weight_decay * r * p,)
+
+
+def _project_view(u, g, p, delta, eps, axes):
+    """The projection within each slice over `axes`, and whether the gradient calls for it."""
+    dim = math.prod(p.shape[axis] for axis in axes)
+    p_norm, g_norm = _norm(p, axes), _norm(g, axes)
+    dot = jnp.sum(p * g, axes, keepdims=True)
+    cosine = jnp.abs(dot) / (jnp.maximum(p_norm, eps) * jnp.maximum(g_norm, eps))
+    is_tangent = jnp.max(cosine, initial=0.0) < delta / math.sqrt(max(dim, 1))
+    p_hat = p / (p_norm + eps)
+    return u - jnp.sum(p_hat * u, axes, keepdims=True) * p_hat, is_tangent
+
+
+def _norm(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x)), axes, keepdims=axes is not None))
+
+
+def _bounds(scale_clip: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    return (0.0, math.inf) if scale_clip is None else tuple(scale_clip)
+
+
+def _spread(mask: Any, params: optax.Params) -> Any:
+    """A mask as a tree of booleans like the parameters."""
+    tree = mask(params) if callable(mask) else True if mask is None else mask
+    return jax.tree.map(lambda m, part: jax.tree.map(lambda _: m, part), tree, params)

@@ -1,0 +1,129 @@
+"""Adaptive moments that are rectified while they are young."""
+
+# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# pyright: reportOperatorIssue=false, reportArgumentType=false
+# A count is what optax calls it.
+# pyright: reportIncompatibleMethodOverride=false
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_flag, check_real, check_scalars
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax._schedules import accepts_schedules
+from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+
+
+class ScaleByRectifiedAdamState(NamedTuple):
+    """State of `scale_by_rectified_adam`.
+
+    Attributes:
+      count: updates so far, int32 of shape ().
+      mu: first moment m, a tree like the parameters, at least float32.
+      nu: second moment v, likewise.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2", "eps")
+def scale_by_rectified_adam(
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.999,
+    eps: optax.ScalarOrSchedule = 1e-8,
+    *,
+    force_adaptive_momentum: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam's direction, rectified while its second moment rests on few gradients.
+
+    .. math::
+
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad \hat m_t = \frac{m_t}{1 - \beta_1^t} \\
+      v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \qquad \hat v_t = \frac{v_t}{1 - \beta_2^t} \\
+      \rho_t &= \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}, \qquad
+        \rho_\infty = \frac{2}{1 - \beta_2} - 1 \\
+      u_t &= \begin{cases}
+        \sqrt{\frac{(\rho_t - 4)(\rho_t - 2)}{(\rho_\infty - 4)(\rho_\infty - 2)}
+        \frac{\rho_\infty}{\rho_t}} \; \hat m_t / (\sqrt{\hat v_t} + \varepsilon) & \rho_t > 4 \\
+        \hat m_t & \text{otherwise} \end{cases}
+
+    ``optax.scale_by_radam`` begins to rectify at :math:`\rho_t \ge 5`.
+
+    Args:
+      b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count.
+      b2: :math:`\beta_2` in [0, 1), likewise.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
+      force_adaptive_momentum: whether Adam's direction replaces :math:`\hat m_t` in the first
+        steps. ``static_args`` for ``optax.inject_hyperparams``: ``("force_adaptive_momentum",)``.
+
+    Returns:
+      A transformation from gradients to updates of the same shapes, in the parameters' dtype; in
+      the first steps in the gradients' units, then without unit. Its state is a
+      :class:`ScaleByRectifiedAdamState`.
+
+    Raises:
+      ValueError: a hyperparameter out of range.
+      TypeError: a hyperparameter of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import scale_by_rectified_adam
+      >>> for force in (False, True):
+      ...     tx = scale_by_rectified_adam(force_adaptive_momentum=force)
+      ...     print(tx.update(jnp.array([8.0]), tx.init(jnp.zeros(1)))[0].round(3))
+      [8.]
+      [1.]
+
+    References:
+      Liu et al., `On the Variance of the Adaptive Learning Rate and Beyond
+      <https://arxiv.org/abs/1908.03265>`_, 2020, Algorithm 2.
+    """
+    check_scalars(b1=b1, b2=b2, eps=eps)
+    check_flag("force_adaptive_momentum", force_adaptive_momentum)
+
+    def init_fn(params):
+        return ScaleByRectifiedAdamState(zero(), mu=zeros_like(params), nu=zeros_like(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        check_real(updates, "scale_by_rectified_adam")
+        t = next_count(state.count)
+        is_adaptive, rectification = _rectify(b2, t)
+        updates, mu, nu = map_leaves(
+            _rectified_adam,
+            (updates, state.mu, state.nu),
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            bias1=bias(b1, t),
+            bias2=bias(b2, t),
+            rectification=rectification,
+            is_adaptive=is_adaptive | force_adaptive_momentum,
+        )
+        return updates, ScaleByRectifiedAdamState(t, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _rectify(b2, t):
+    """Whether rho_t > 4, and the factor that goes with it; 1 before."""
+    rho_inf = 2 / (1 - b2) - 1
+    rho = rho_inf - 2 * t * (1 - bias(b2, t)) / bias(b2, t)
+    is_adaptive = rho > 4
+    r2 = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    return is_adaptive, jnp.sqrt(jnp.where(is_adaptive, r2, 1.0))
+
+
+def _rectified_adam(g, m, v, *, b1, b2, eps, bias1, bias2, rectification, is_adaptive):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g**2
+    m_hat, v_hat = m / bias1, v / bias2
+    u = jnp.where(is_adaptive, rectification * m_hat / (jnp.sqrt(v_hat) + eps), m_hat)
+    return u, m, v

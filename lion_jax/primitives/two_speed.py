@@ -1,0 +1,99 @@
+"""Adaptive moments of two speeds."""
+
+# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# pyright: reportOperatorIssue=false, reportArgumentType=false
+
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_peer, check_positive_integer, check_scalars
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._schedules import accepts_schedules
+
+
+@computed_in_float32
+@accepts_schedules("b1", "b2", "b3", "alpha", "eps")
+def scale_by_ademamix(
+    b1: optax.ScalarOrSchedule = 0.9,
+    b2: optax.ScalarOrSchedule = 0.999,
+    b3: optax.ScalarOrSchedule = 0.9999,
+    alpha: optax.ScalarOrSchedule = 5.0,
+    eps: optax.ScalarOrSchedule = 1e-8,
+    *,
+    warmup_steps: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""AdEMAMix's direction: a fast and a slow average of the gradients, mixed.
+
+    .. math::
+
+      m_{1,t} &= \beta_1 m_{1,t-1} + (1 - \beta_1) g_t \\
+      m_{2,t} &= \beta_{3,t} m_{2,t-1} + (1 - \beta_{3,t}) g_t \\
+      v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+      u_t &= \left(\frac{m_{1,t}}{1 - \beta_1^t} + \alpha_t m_{2,t}\right) \Big/
+        \left(\sqrt{\frac{v_t}{1 - \beta_2^t}} + \varepsilon\right)
+
+    With ``warmup_steps`` :math:`T`, both speeds begin as one and part slowly,
+
+    .. math::
+
+      \alpha_t = \alpha \min\left(\frac{t}{T}, 1\right), \qquad
+      \beta_{3,t} = \min\left(\exp \frac{\ln \beta_1 \ln \beta_3}
+        {(1 - \frac{t}{T}) \ln \beta_3 + \frac{t}{T} \ln \beta_1}, \beta_3\right)
+
+    The averages are ``optax.contrib.scale_by_ademamix``'s; the warm-up is this library's.
+
+    Args:
+      b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count;
+        with ``warmup_steps`` it must be positive.
+      b2: :math:`\beta_2` in [0, 1), likewise.
+      b3: :math:`\beta_3` in [0, 1), likewise; with ``warmup_steps`` it must be positive.
+      alpha: :math:`\alpha` >= 0, the weight of the slow average, likewise.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
+      warmup_steps: :math:`T` >= 1, in updates; None has full speeds at once. ``static_args`` for
+        ``optax.inject_hyperparams``: ``("warmup_steps",)``.
+
+    Returns:
+      A transformation from gradients to updates of the same shapes, without unit, in the
+      parameters' dtype. Its state is optax's ``ScaleByAdemamixState``: ``m1``, ``m2`` and ``nu``.
+
+    Raises:
+      ValueError: a hyperparameter out of range.
+      TypeError: a hyperparameter of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import scale_by_ademamix
+      >>> tx = scale_by_ademamix(b3=0.5, alpha=2.0)
+      >>> print(tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0].round(3))
+      [2.]
+
+    References:
+      Pagliardini et al., `The AdEMAMix Optimizer <https://arxiv.org/abs/2409.03137>`_, 2024,
+      Section 3 and Appendix A.1.
+    """
+    check_scalars(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps)
+    if warmup_steps is None:
+        return optax.with_extra_args_support(
+            optax.contrib.scale_by_ademamix(b1, b2, b3, alpha, eps)
+        )
+    check_positive_integer("warmup_steps", warmup_steps, remedy=10_000)
+    check_peer(warmup_rate=("b1", b1))
+    check_peer(warmup_rate=("b3", b3))
+
+    def done(count):
+        """The share t / T of the warm-up after this update, at most 1."""
+        t = count + 1
+        return jnp.where(t < warmup_steps, t * (1 / warmup_steps), 1.0)
+
+    def warm_alpha(count):
+        return alpha * done(count)
+
+    def warm_b3(count):
+        log_b1, log_b3 = jnp.log(b1), jnp.log(b3)
+        s = done(count)
+        warm = jnp.exp(log_b1 * log_b3 / ((1 - s) * log_b3 + s * log_b1))
+        return jnp.where(s < 1, jnp.minimum(warm, b3), b3)
+
+    return optax.with_extra_args_support(
+        optax.contrib.scale_by_ademamix(b1, b2, warm_b3, warm_alpha, eps)
+    )
