@@ -1,0 +1,133 @@
+"""Where pylocron departs from every paper. Links of a chain, not public ones."""
+
+# A count is what optax calls it.
+# pyright: reportIncompatibleMethodOverride=false
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_has_params
+from lion_jax._leafwise import map_leaves
+from lion_jax.compat._moments import Scalar
+from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+
+
+def scale_by_outer_lars_ratio(
+    inner: optax.GradientTransformation, weight_decay: Scalar
+) -> optax.GradientTransformationExtraArgs:
+    r"""LARS with the ratio outside the momentum.
+
+    .. math::
+
+      u = r \cdot \text{inner}(g + \lambda \theta), \qquad
+      r = \frac{\lVert \theta \rVert}{\lVert g \rVert + \lambda \lVert \theta \rVert}
+
+    with :math:`r = 1` where the numerator or the denominator is 0.
+    """
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        check_has_params(params, "lars")
+        decayed, ratios = map_leaves(
+            _decay_and_ratio, (updates, updates), (params,), weight_decay=weight_decay
+        )
+        decayed, state = inner.update(decayed, state, params)
+        return jax.tree.map(jnp.multiply, ratios, decayed), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def _decay_and_ratio(g, _, p, *, weight_decay):
+    numerator = jnp.linalg.norm(p.ravel())
+    denominator = jnp.linalg.norm(g.ravel()) + weight_decay * numerator
+    r = jnp.where((numerator > 0) & (denominator > 0), numerator / denominator, 1.0)
+    return g + weight_decay * p, r
+
+
+def project_by_signed_cosine(
+    inner: optax.GradientTransformation, delta: Scalar, eps: Scalar
+) -> optax.GradientTransformationExtraArgs:
+    r"""AdamP's projection of whole leaves, of every rank, by a cosine with its sign.
+
+    .. math::
+
+      \cos(\theta, g) < \frac{\delta}{\sqrt{d}} \quad\Rightarrow\quad
+      u \leftarrow u - (n \cdot u) n, \qquad n = \frac{\theta}{\lVert \theta \rVert + \varepsilon}
+    """
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        check_has_params(params, "adamp")
+        directions, state = inner.update(updates, state, params)
+        (directions,) = map_leaves(_project, (directions,), (updates, params), delta=delta, eps=eps)
+        return directions, state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def _project(u, g, p, *, delta, eps):
+    p_norm, g_norm = jnp.linalg.norm(p.ravel()), jnp.linalg.norm(g.ravel())
+    cosine = jnp.sum(p * g) / (jnp.maximum(p_norm, 1e-8) * jnp.maximum(g_norm, 1e-8))
+    n = p / (p_norm + eps)
+    is_projected = cosine < delta / math.sqrt(max(p.size, 1))
+    return (jnp.where(is_projected, u - jnp.sum(n * u) * n, u),)
+
+
+class ScaleByForgetfulAdanState(NamedTuple):
+    """State of `scale_by_forgetful_adan`.
+
+    Attributes:
+      count: updates so far, int32 of shape ().
+      mu: average of the gradients m, a tree like the parameters, at least float32.
+      mu_difference: their average v at another rate, likewise.
+      nu: average of the squares n, likewise.
+      nu_max: the largest n so far, likewise; None without ``amsgrad``.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+    mu_difference: optax.Updates
+    nu: optax.Updates
+    nu_max: Any
+
+
+def scale_by_forgetful_adan(
+    b1: Any, b2: Any, b3: Any, eps: Any, *, amsgrad: bool
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adan's direction where the last gradient is always 0: :math:`\Delta_t = g_t`."""
+
+    def init_fn(params):
+        m, v, n = (zeros_like(params) for _ in range(3))
+        return ScaleByForgetfulAdanState(zero(), m, v, n, zeros_like(params) if amsgrad else None)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        t = next_count(state.count)
+        updates, *moments = map_leaves(
+            _forgetful_adan,
+            (updates, *(state[1:] if amsgrad else state[1:-1])),
+            b1=b1,
+            b2=b2,
+            b3=b3,
+            eps=eps,
+            bias1=bias(b1, t),
+            bias2=bias(b2, t),
+            bias3=bias(b3, t),
+        )
+        return updates, ScaleByForgetfulAdanState(t, *(moments if amsgrad else [*moments, None]))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _forgetful_adan(g, m, v, n, *n_max, b1, b2, b3, eps, bias1, bias2, bias3):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g
+    n = b3 * n + (1 - b3) * (g + b2 * g) ** 2
+    n_max = tuple(jnp.maximum(largest, n) for largest in n_max)
+    (denominator,) = n_max or (n,)
+    u = (m / bias1 + b2 * v / bias2) / (jnp.sqrt(denominator / bias3) + eps)
+    return u, m, v, n, *n_max

@@ -1,0 +1,69 @@
+"""lion-pytorch's optimizer."""
+
+import optax
+
+from lion_jax._checks import check_flag, check_number, check_peer
+from lion_jax.compat._moments import Betas, Scalar, unpack_betas
+from lion_jax.compat.llm_foundry import decoupled_lionw
+from lion_jax.optimizers.lion import lion as papers_lion
+
+
+def lion(
+    lr: optax.ScalarOrSchedule = 1e-4,
+    betas: Betas = (0.9, 0.99),
+    weight_decay: Scalar = 0.0,
+    decoupled_weight_decay: bool = False,
+    *,
+    initial_lr: Scalar | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""``Lion`` of lion-pytorch 0.2.5.
+
+    .. math::
+
+      \theta_t &= (1 - \eta_t \lambda) \theta_{t-1}
+        - \eta_t \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) g_t) \\
+      m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
+
+    where ``decoupled_weight_decay`` puts :math:`\lambda / \eta_0` in the place of :math:`\lambda`.
+    As in the paper. It is :func:`lion_jax.lion` or :func:`lion_jax.decoupled_lion` under the
+    peer's names, less ``use_triton``, which stands before ``decoupled_weight_decay`` there.
+
+    Args:
+      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
+      weight_decay: :math:`\lambda` >= 0: a number or a traced scalar.
+      decoupled_weight_decay: whether the decay is independent of the size of ``lr``.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "decoupled_weight_decay")``.
+      initial_lr: :math:`\eta_0` > 0, a number or a traced scalar, read only for a decoupled decay.
+        None takes a constant ``lr``; with a schedule it must be given: what the peer's optimizer
+        was constructed with.
+
+    Returns:
+      A transformation from gradients to updates, to be added by ``optax.apply_updates``.
+
+    Raises:
+      ValueError: a hyperparameter out of range, or a schedule with a decoupled decay and no
+        ``initial_lr``; at ``update``, missing parameters.
+      TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import compat
+      >>> params = jnp.array([8.0, -8.0])
+      >>> for decoupled in (False, True):
+      ...     tx = compat.lion_pytorch.lion(0.5, (0.9, 0.99), 0.25, decoupled)
+      ...     print(params + tx.update(jnp.ones(2), tx.init(params), params)[0])
+      [ 6.5 -7.5]
+      [ 5.5 -6.5]
+
+    References:
+      `lion-pytorch <https://github.com/lucidrains/lion-pytorch>`_ 0.2.5; Chen et al., `Symbolic
+      Discovery of Optimization Algorithms <https://arxiv.org/abs/2302.06675>`_, 2023.
+    """
+    check_flag("decoupled_weight_decay", decoupled_weight_decay)
+    if decoupled_weight_decay:
+        return decoupled_lionw(lr, betas, weight_decay, initial_lr)
+    check_peer(learning_rate=("lr", lr))
+    check_number("weight_decay", weight_decay)
+    b1, b2 = unpack_betas(betas)
+    return papers_lion(lr, b1, b2, weight_decay=weight_decay)

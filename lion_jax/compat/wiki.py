@@ -1,0 +1,171 @@
+"""The two rules that the encyclopedic page on Lion gives, neither of them the paper's."""
+
+# A state's `count` hides the method that every tuple has.
+# pyright: reportIncompatibleMethodOverride=false
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_number, check_peer
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax.compat._moments import Betas, Scalar, refuse_complex, unpack_betas
+from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax.primitives.decay import add_decoupled_weight_decay
+from lion_jax.primitives.momentum import scale_by_sign_momentum
+
+
+@computed_in_float32
+def lion(
+    lr: optax.ScalarOrSchedule = 1e-4,
+    betas: Betas = (0.9, 0.99),
+    weight_decay: Scalar = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""The page's torch class.
+
+    .. math::
+
+      d_t &= g_t + \lambda \theta_{t-1} \\
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) d_t \\
+      \theta_t &= \theta_{t-1} - \eta_t \operatorname{sign}(\beta_2 m_t + (1 - \beta_2) d_t)
+
+    Departs from the paper: the decay goes through the sign, and the momentum moves first. The
+    latter is the paper's rule with other betas, :math:`\beta_1 \beta_2` and :math:`\beta_1`.
+
+    Args:
+      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("betas",)``.
+      weight_decay: :math:`\lambda` >= 0: a number or a traced scalar.
+
+    Returns:
+      A transformation from gradients to updates, to be added by ``optax.apply_updates``.
+
+    Raises:
+      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
+      TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import compat
+      >>> tx = compat.wiki.lion(lr=0.5, weight_decay=0.25)
+      >>> params = jnp.array([8.0, -8.0])  # the decay outweighs the gradient, and turns its sign
+      >>> print(tx.update(jnp.ones(2), tx.init(params), params)[0])
+      [-0.5  0.5]
+    """
+    check_peer(learning_rate=("lr", lr))
+    check_number("weight_decay", weight_decay)
+    b1, b2 = unpack_betas(betas)
+    return optax.chain(
+        add_decoupled_weight_decay(weight_decay),  # before the sign: an L2 penalty
+        scale_by_sign_momentum(b1=b1 * b2, b2=b1),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+@computed_in_float32
+def lion_formula(
+    lr: optax.ScalarOrSchedule,
+    betas: Betas = (0.9, 0.997),
+    gamma: Scalar = 0.1,
+    eps: Scalar = 1e-8,
+    sqrt_mode: str = "abs",
+) -> optax.GradientTransformationExtraArgs:
+    r"""The page's formula.
+
+    .. math::
+
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+      n_t &= \gamma g_t + (1 - \beta_2) \operatorname{sign}(g_t) \\
+      \theta_t &= \theta_{t-1} - \eta_t \frac{m_t}{1 - \beta_1^t} \Big/ \left(
+        \sqrt{\left|\frac{n_t}{1 - \beta_2^t}\right|} + \varepsilon\right)
+
+    Departs from the paper throughout, and from the page in two places. The page takes the root of
+    :math:`n_t` itself, which is NaN for a negative gradient: ``sqrt_mode="literal"`` does so. And
+    where the gradient is 0 but the momentum is not, the page divides by :math:`\varepsilon` alone;
+    here such an entry does not move.
+
+    Args:
+      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
+      gamma: :math:`\gamma` >= 0: a number or a traced scalar.
+      eps: :math:`\varepsilon` >= 0, likewise, in the gradients' units to the power of one half.
+      sqrt_mode: ``"abs"`` or ``"literal"``. ``static_args`` for ``optax.inject_hyperparams``:
+        ``("betas", "sqrt_mode")``.
+
+    Returns:
+      A transformation from gradients to updates, to be added by ``optax.apply_updates``.
+
+    Raises:
+      ValueError: a hyperparameter out of range, or another ``sqrt_mode``.
+      TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import compat
+      >>> tx = compat.wiki.lion_formula(lr=1e-3)
+      >>> updates, _ = tx.update(jnp.array([50.0, -10.0, 0.0]), tx.init(jnp.zeros(3)))
+      >>> print(", ".join(f"{u:.3e}" for u in updates))
+      -1.224e-03, 5.469e-04, -0.000e+00
+    """
+    check_peer(learning_rate=("lr", lr))
+    check_number("delta", gamma, alias="gamma")
+    check_number("eps", eps)
+    b1, b2 = unpack_betas(betas)
+    if sqrt_mode not in ("abs", "literal"):
+        raise ValueError(
+            f'sqrt_mode must be "abs" or "literal"; got {sqrt_mode!r}. Try sqrt_mode="abs".'
+        )
+    return optax.chain(
+        refuse_complex("lion_formula"),
+        _scale_by_root_of_gradient(b1, b2, gamma, eps, is_literal=sqrt_mode == "literal"),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+class ScaleByRootOfGradientState(NamedTuple):
+    """State of `lion_formula`'s direction.
+
+    Attributes:
+      count: updates so far, int32 of shape ().
+      mu: first moment m, a tree like the parameters, at least float32.
+    """
+
+    count: jax.Array
+    mu: optax.Updates
+
+
+def _scale_by_root_of_gradient(
+    b1: Scalar, b2: Scalar, gamma: Scalar, eps: Scalar, *, is_literal: bool
+) -> optax.GradientTransformation:
+    def init_fn(params):
+        return ScaleByRootOfGradientState(zero(), mu=zeros_like(params))
+
+    def update_fn(updates, state, params=None):
+        del params
+        t = next_count(state.count)
+        updates, mu = map_leaves(
+            _root_of_gradient,
+            (updates, state.mu),
+            b1=b1,
+            b2=b2,
+            gamma=gamma,
+            eps=eps,
+            bias1=bias(b1, t),
+            bias2=bias(b2, t),
+            is_literal=is_literal,
+        )
+        return updates, ScaleByRootOfGradientState(t, mu)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _root_of_gradient(g, m, *, b1, b2, gamma, eps, bias1, bias2, is_literal):
+    m = b1 * m + (1 - b1) * g
+    n = gamma * g + (1 - b2) * jnp.sign(g)
+    m_hat, n_hat = m / bias1, n / bias2
+    root = jnp.sqrt(n_hat if is_literal else jnp.abs(n_hat))
+    return jnp.where(g == 0, 0.0, m_hat / (root + eps)), m
