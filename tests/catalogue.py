@@ -13,7 +13,7 @@ from typing import Any
 import optax
 
 import lion_jax
-from lion_jax import primitives
+from lion_jax import compat, primitives
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
 MOMENTUM = {"b1": 0.75, "b2": 0.875}
@@ -23,6 +23,28 @@ ADAN = {**ADAM, "b3": 0.9375}
 SGD = {"momentum": 0.5, "weight_decay": 0.1}
 PROJECTION = {"delta": 0.5, "wd_ratio": 0.25}
 LION = {"learning_rate": 1e-2, **MOMENTUM, "weight_decay": 0.1}
+BETAS = (0.75, 0.875)
+PEER = {"eps": 1e-3, "weight_decay": 0.1}
+HEAVY_BALL = {"momentum": 0.5, "dampening": 0.25, "weight_decay": 0.1}
+# name, scheduled hyperparameters, other numbers, static arguments
+TORCH = [
+    ("sgd", {"lr": 1e-2}, HEAVY_BALL, {"nesterov": False}),
+    ("adam", {"lr": 1e-2}, PEER, {"betas": BETAS, "amsgrad": True}),
+    ("adamw", {"lr": 1e-2}, PEER, {"betas": BETAS, "amsgrad": False}),
+    ("rmsprop", {"lr": 1e-2}, PEER | {"alpha": 0.5, "momentum": 0.5}, {"centered": False}),
+    ("adagrad", {"lr": 1e-2}, PEER | {"lr_decay": 0.1}, {"initial_accumulator_value": 0.5}),
+    ("adadelta", {"lr": 1e-2}, PEER | {"rho": 0.5}),
+]
+HOLOCRON = [
+    ("adabelief", {"lr": 1e-2}, PEER, {"betas": BETAS, "amsgrad": True}),
+    ("adamp", {"lr": 1e-2}, PEER | {"delta": 0.5}, {"betas": BETAS, "amsgrad": False}),
+    ("adan", {"lr": 1e-2}, PEER, {"betas": (*BETAS, 0.9375), "amsgrad": True}),
+    ("ademamix", {"lr": 1e-2}, PEER | {"alpha": 2.0}, {"betas": (*BETAS, 0.9375)}),
+    ("lamb", {"lr": 1e-2}, PEER, {"betas": BETAS, "scale_clip": (0.5, 2.0)}),
+    ("lars", {"lr": 1e-2}, HEAVY_BALL, {"nesterov": False}),
+    ("ralars", {"lr": 1e-2}, PEER, {"betas": BETAS, "force_adaptive_momentum": False}),
+    ("tadam", {"lr": 1e-2}, PEER | {"dof": 3.0}, {"betas": BETAS, "amsgrad": True}),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +141,7 @@ CATALOGUE = [
     Entry("decoupled_lion", lion_jax.decoupled_lion, LION, {"initial_learning_rate": 2e-2}),
     Entry("adabelief", lion_jax.adabelief, ADAMW),
     Entry("adan", lion_jax.adan, ADAMW | ADAN),
-    Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}),
+    Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),
     Entry("ademamix", lion_jax.ademamix, ADAMW | ADAN | {"alpha": 2.0}, static={"warmup_steps": 3}),
     Entry("tadam", lion_jax.tadam, ADAMW, static={"dof": None}, least={"b1": 0.5}),
     Entry(
@@ -150,6 +172,46 @@ CATALOGUE = [
         lion_jax.lookahead,
         {"slow_step_size": 0.5},
         static={"inner": INNER, "sync_period": 2, "reset_inner": True},
+    ),
+    *(
+        Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
+        for name, *rest in TORCH
+    ),
+    *(
+        Entry(f"holocron_{name}", getattr(compat.holocron, name), *rest, slow=True)
+        for name, *rest in HOLOCRON
+    ),
+    Entry(
+        "lion_pytorch",
+        compat.lion_pytorch.lion,
+        {"lr": 1e-2},
+        {"weight_decay": 0.1},
+        {"betas": BETAS},
+        slow=True,
+    ),
+    Entry(
+        "llm_foundry",
+        compat.llm_foundry.decoupled_lionw,
+        {"lr": 1e-2},
+        {"weight_decay": 0.1, "initial_lr": 1e-2},
+        {"betas": BETAS},
+        slow=True,
+    ),
+    Entry(
+        "wiki_lion",
+        compat.wiki.lion,
+        {"lr": 1e-2},
+        {"weight_decay": 0.1},
+        {"betas": BETAS},
+        slow=True,
+    ),
+    Entry(
+        "wiki_lion_formula",
+        compat.wiki.lion_formula,
+        {"lr": 1e-2},
+        {"gamma": 0.1, "eps": 1e-3},
+        {"betas": BETAS, "sqrt_mode": "abs"},
+        slow=True,
     ),
 ]
 COMBINATORS: dict[str, Callable[[Any], optax.GradientTransformationExtraArgs]] = {

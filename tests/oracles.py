@@ -40,3 +40,64 @@ def lookahead_sgd(p, gradients, rates, momentum, sync_period, slow_step_size):
         fast_path.append(p)
         slow_path.append(slow)
     return np.array(fast_path), np.array(slow_path)
+
+
+def lars(p, gradients, rates, momentum, weight_decay, coefficient, scale_clip, nesterov):
+    """You et al. 2017, Algorithm 1, the learning rate inside the momentum."""
+    m, path = np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        norm = np.linalg.norm(p)
+        phi = norm if scale_clip is None else np.clip(norm, *scale_clip)
+        ratio = coefficient * phi / (np.linalg.norm(g) + weight_decay * norm)
+        step = lr * ratio * (g + weight_decay * p)
+        m = momentum * m + step
+        p = p - (step + momentum * m if nesterov else m)
+        path.append(p)
+    return np.array(path)
+
+
+def lamb(p, gradients, rates, weight_decay, scale_clip, b1=0.9, b2=0.999, eps=1e-8):
+    """You et al. 2020, Algorithm 2, with bias correction."""
+    m, v, path = np.zeros_like(p), np.zeros_like(p), []
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        u = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps) + weight_decay * p
+        norm = np.linalg.norm(p)
+        phi = norm if scale_clip is None else np.clip(norm, *scale_clip)
+        p = p - lr * phi / np.linalg.norm(u) * u
+        path.append(p)
+    return np.array(path)
+
+
+def rectified_adam(gradients, b1, b2, eps, force):
+    """Liu et al. 2020, Algorithm 2: the directions."""
+    m, v, path = np.zeros_like(gradients[0]), np.zeros_like(gradients[0]), []
+    longest = 2 / (1 - b2) - 1
+    for t, g in enumerate(gradients, start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+        length = longest - 2 * t * b2**t / (1 - b2**t)
+        adam = m_hat / (np.sqrt(v_hat) + eps)
+        if length > 4:
+            r = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            path.append(np.sqrt(r) * adam)
+        else:
+            path.append(adam if force else m_hat)
+    return np.array(path)
+
+
+def scout_sgd(p, gradients, rate, sync_period, least):
+    """Scout around SGD with all the updates of a period in memory, for one leaf."""
+    slow, updates, path = p.copy(), [], []
+    for g in gradients:
+        updates.append(-rate * g)
+        p = p + updates[-1]
+        if len(updates) == sync_period:
+            u = np.array(updates)
+            deviation = np.abs(u - u.mean(0)).max(0)
+            std = u.std(0, ddof=1)
+            ratio = np.where(deviation > 0, std / np.where(deviation > 0, deviation, 1), 0)
+            slow = slow + max(1 - ratio.mean(), least) * (p - slow)
+            p, updates = slow.copy(), []
+        path.append(p)
+    return np.array(path)

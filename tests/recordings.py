@@ -19,10 +19,18 @@ CASES = {
 TOLERANCE = {np.dtype("float64"): 1e-9, np.dtype("float32"): 2e-5}
 
 
-def replays(*prefixes):
-    """A test case for each recording with one of these prefixes and each dtype it can judge."""
+def replays(*prefixes, slow=()):
+    """A test case for each recording with one of these prefixes and each dtype it can judge.
+
+    Those in a dtype among `slow` wait for the run of all tests.
+    """
     cases = [
-        pytest.param(name, dtype, id=f"{name}-{np.dtype(dtype).name}")
+        pytest.param(
+            name,
+            dtype,
+            id=f"{name}-{np.dtype(dtype).name}",
+            marks=[pytest.mark.slow] if dtype in slow and "_f32" not in name else [],
+        )
         for name in CASES
         if name.startswith(prefixes)
         for dtype in ([np.float32] if "_f32" in name else [np.float64, np.float32])

@@ -18,6 +18,7 @@ ALLOWED = [
     ("multiplier", -1.0),
     ("dof", None),
     ("initial_learning_rate", None),
+    ("initial_lr", None),
 ]
 GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
 
@@ -171,23 +172,26 @@ def test_constant_schedules_equal_their_numbers(entry):
 
 
 @every_entry
-def test_a_schedule_is_read_at_the_update_count(entry):
+def test_schedules_are_read_at_the_update_count(entry):
+    """All hyperparameters at once go low, high, high, low."""
     params, gradient = tree(), tree(seed=1)
-    for name in entry.hyperparameters:
-        low, high = entry.part(name, 0.25), entry.scalars[name]
-        steps = [{name: low}, {name: high}, {name: high}, {name: low}]
-        scheduled = entry.make(
-            **{name: lambda count, t=tuple(s[name] for s in steps): jnp.asarray(t)[count]}
-        )
-        state, by_hand = scheduled.init(params), entry.make(**steps[0]).init(params)
-        update = jax.jit(scheduled.update)
-        update_by_hand = jax.jit(
-            lambda by_hand, step: entry.make(**step).update(gradient, by_hand, params)
-        )
-        for step in steps:
-            actual, state = update(gradient, state, params)
-            expected, by_hand = update_by_hand(by_hand, step)
-            assert_close(actual, expected)
+    names, pattern = list(entry.hyperparameters), (0.25, 1.0, 1.0, 0.25)
+    steps = [{name: entry.part(name, fraction) for name in names} for fraction in pattern]
+    scheduled = entry.make(
+        **{
+            name: lambda count, t=tuple(step[name] for step in steps): jnp.asarray(t)[count]
+            for name in names
+        }
+    )
+    state, by_hand = scheduled.init(params), entry.make(**steps[0]).init(params)
+    update = jax.jit(scheduled.update)
+    update_by_hand = jax.jit(
+        lambda by_hand, step: entry.make(**step).update(gradient, by_hand, params)
+    )
+    for step in steps:
+        actual, state = update(gradient, state, params)
+        expected, by_hand = update_by_hand(by_hand, step)
+        assert_close(actual, expected)
 
 
 @every_entry
@@ -198,17 +202,15 @@ def test_works_injected(entry):
 
 
 @every_entry
-def test_an_injected_value_takes_effect(entry):
+def test_injected_values_take_effect(entry):
     params, gradient, tx = tree(), tree(seed=1), entry.inject()
-    update = jax.jit(tx.update)
-    for name in entry.scalars:
-        state, half = tx.init(params), entry.part(name, 0.5)
-        state.hyperparams[name] = jnp.asarray(half)
-        other = entry.make(**{name: half})
-        assert_close(
-            update(gradient, state, params)[0],
-            jax.jit(other.update)(gradient, entry.make().init(params), params)[0],
-        )
+    halves = {name: entry.part(name, 0.5) for name in entry.scalars}
+    state, start = tx.init(params), entry.make().init(params)
+    state.hyperparams.update({name: jnp.asarray(half) for name, half in halves.items()})
+    assert_close(
+        jax.jit(tx.update)(gradient, state, params)[0],
+        jax.jit(entry.make(**halves).update)(gradient, start, params)[0],
+    )
 
 
 @every_entry
@@ -249,17 +251,24 @@ def test_initializes_abstractly(entry):
     assert specs(tx.init(abstract)) == expected
 
 
-@pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
-def test_a_sweep_vmaps(entry, name):
-    values = jnp.array([entry.part(name, fraction) for fraction in (0.25, 1.0)])
+@every_entry
+def test_a_sweep_vmaps(entry):
+    """Over all hyperparameters at once."""
+    sweep = {
+        name: jnp.array([entry.part(name, fraction) for fraction in (0.25, 1.0)])
+        for name in entry.scalars
+    }
 
     @jax.jit
-    def run_at(value):
-        return run(entry.make(**{name: value}), tree(), GRADIENTS[:3], jit=False)[0]
+    def run_at(values):
+        return run(entry.make(**values), tree(), GRADIENTS[:3], jit=False)[0]
 
-    sweep = jax.jit(jax.vmap(run_at))(values)
-    for i, value in enumerate(values):
-        assert_close(jax.tree.map(lambda x, i=i: x[i], sweep), run_at(value))
+    for i, params in enumerate(_unstack(jax.jit(jax.vmap(run_at, axis_size=2))(sweep))):
+        assert_close(params, run_at({name: values[i] for name, values in sweep.items()}))
+
+
+def _unstack(trees):
+    return [jax.tree.map(lambda x, i=i: x[i], trees) for i in range(2)]
 
 
 @every_entry

@@ -9,6 +9,9 @@ import jax
 import optax
 
 from lion_jax.combinators.lookahead import lookahead
+from lion_jax.combinators.scout import scout
+from lion_jax.optimizers.adaptive import adabelief, adan, ademamix, tadam
+from lion_jax.optimizers.layerwise import adamp, lamb, lars, ralars
 from lion_jax.optimizers.lion import decoupled_lion, lion
 
 
@@ -62,6 +65,7 @@ def _call(factory: Callable[..., Any], fixed: dict[str, Any]) -> str:
 
 # Every range spans three decades.
 _LION, _ADAM, _SGD = (1e-4, 1e-1), (1e-3, 1e0), (3e-3, 3e0)
+_LARS = (3e-1, 3e2)
 _LION_DEFAULTS = {"b1": 0.9, "b2": 0.99}
 _INDEPENDENT = {**_LION_DEFAULTS, "weight_decay": 1e-4}
 _LION_RULE = _rule("lion", lion, _LION, **_LION_DEFAULTS, weight_decay=0.1)
@@ -80,7 +84,21 @@ _RULES = [
         lambda schedule, peak: lookahead(_LION_RULE.make(schedule, peak), 6, 0.5),
         _LION,
     ),
+    Rule(
+        "scout_lion",
+        f"lion_jax.scout({_LION_RULE.description}, sync_period=6, min_slow_step_size=0.5)",
+        lambda schedule, peak: scout(_LION_RULE.make(schedule, peak), 6, 0.5),
+        _LION,
+    ),
     _rule("adamw", optax.adamw, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("adabelief", adabelief, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("adamp", adamp, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("adan", adan, _ADAM, b1=0.98, b2=0.92, b3=0.99, weight_decay=0.01),
+    _rule("ademamix", ademamix, _ADAM, b1=0.9, b2=0.999, b3=0.9999, alpha=5.0, weight_decay=0.01),
+    _rule("tadam", tadam, _ADAM, b1=0.9, b2=0.999),
+    _rule("lamb", lamb, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("ralars", ralars, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("lars", lars, _LARS, momentum=0.9, weight_decay=1e-4),
     _rule("sgd", optax.sgd, _SGD, momentum=0.9, nesterov=True),
 ]
 RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}

@@ -65,7 +65,7 @@ def group_of(factory, case, lr, group):
     return factory(**case["kwargs"] | group | {"lr": lambda count: share * lr(count)})
 
 
-@recordings.replays(*REPLAYED)
+@recordings.replays(*REPLAYED, slow=[np.float32])
 def test_replays_torch(name, dtype):
     recordings.assert_replays(name, lambda: make(name), dtype)
 

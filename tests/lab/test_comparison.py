@@ -374,6 +374,7 @@ def test_impossible_requests_say_what_is_possible(arguments, message):
         lab.compare(**arguments)
 
 
+@pytest.mark.slow
 def test_every_rule_and_task_runs():
     for name in TASKS:
         compared = lab.compare(name, RULES, learning_rates=1, steps=1, seeds=1, batch_size=8)
