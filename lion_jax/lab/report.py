@@ -15,7 +15,7 @@ from lion_jax.lab.comparison import GOOD_WITHIN, Comparison, Result, half_interv
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_MARKERS = "os^Dv<>"
+_MARKERS = "os^Dv<>P"  # one more than colours, so that no pair of them comes twice
 
 
 def table(comparison: Comparison) -> Table:
