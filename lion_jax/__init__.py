@@ -18,6 +18,8 @@ A tour, from the equation to the training step:
 
 from importlib.metadata import version as _version
 
+from lion_jax import compat as compat
+from lion_jax import primitives as primitives
 from lion_jax.combinators.lookahead import lookahead as lookahead
 from lion_jax.combinators.lookahead import slow_params as slow_params
 from lion_jax.combinators.scout import scout as scout

@@ -12,6 +12,8 @@ from catalogue import CATALOGUE, COMBINATORS
 from jax.sharding import NamedSharding, PartitionSpec
 from trees import assert_close, run, specs, tree
 
+import lion_jax
+
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float32]
 ALLOWED = [
     ("multiplier", None),
@@ -218,6 +220,14 @@ def test_accumulates_under_multi_steps(entry):
     tx = optax.MultiSteps(entry.make(), every_k_schedule=2).gradient_transformation()
     doubled = [g for g in GRADIENTS for _ in range(2)]
     assert_close(run(tx, tree(), doubled)[0], run(entry.make(), tree(), GRADIENTS)[0])
+
+
+@every_entry
+def test_works_in_lookahead(entry):
+    """A full slow step leaves what it wraps as it is, but for the rounding of (p + u) - p."""
+    expected, _ = run(entry.make(), tree(), GRADIENTS)
+    wrapped, _ = run(lion_jax.lookahead(entry.make(), 2, 1.0), tree(), GRADIENTS)
+    assert_close(wrapped, expected, atol=5e-7)
 
 
 @every_entry
