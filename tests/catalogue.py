@@ -177,6 +177,10 @@ CATALOGUE = [
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH
     ),
+    Entry("torch_clip_grad_norm", compat.torch.clip_grad_norm, {}, {"max_norm": 0.5}, slow=True),
+    Entry(
+        "torch_clip_grad_value", compat.torch.clip_grad_value, {}, {"clip_value": 0.5}, slow=True
+    ),
     *(
         Entry(f"holocron_{name}", getattr(compat.holocron, name), *rest, slow=True)
         for name, *rest in HOLOCRON

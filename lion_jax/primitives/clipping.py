@@ -3,6 +3,7 @@
 # A schedule never reaches the body of a factory: accepts_schedules has made it a number.
 # pyright: reportOperatorIssue=false
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -58,16 +59,22 @@ def clip_by_global_norm(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        norm = jnp.sqrt(sum_leaves(_sum_of_squares, updates))
+        norm = global_norm(updates)
         factor = jnp.where(norm > max_norm, max_norm / norm, jnp.where(jnp.isnan(norm), norm, 1.0))
-        return map_leaves(_scale, (updates,), factor=factor)[0], state
+        return map_leaves(scale, (updates,), factor=factor)[0], state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 
 
+def global_norm(updates: optax.Updates) -> jax.Array:
+    """The 2-norm over all leaves, in at least float32, of shape ()."""
+    return jnp.sqrt(sum_leaves(_sum_of_squares, updates))
+
+
+def scale(u, *, factor):
+    """The leaf times a number, for `map_leaves`."""
+    return (u * factor,)
+
+
 def _sum_of_squares(u):
     return (jnp.sum(jnp.square(jnp.abs(u))),)
-
-
-def _scale(u, *, factor):
-    return (u * factor,)

@@ -22,9 +22,7 @@ FACTORIES = {
 REPLAYED = [
     name
     for name, case in recordings.CASES.items()
-    if case["peer"] == "torch"
-    and case["cls"] in FACTORIES
-    and "max_norm" not in case.get("clip", {})
+    if case["peer"] == "torch" and case["cls"] in FACTORIES
 ]
 EVERY_LINK = [
     (compat.torch.sgd, {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}, ("nesterov",)),
@@ -55,7 +53,10 @@ def make(name):
         parts = {leaf: group_of(factory, case, lr, groups.get(leaf, {})) for leaf in leaves}
         return optax.partition(parts, {leaf: leaf for leaf in leaves})
     if clip := case.get("clip"):
-        return optax.chain(optax.clip(clip["clip_value"]), factory(lr, **kwargs))
+        clipping = (
+            compat.torch.clip_grad_norm if "max_norm" in clip else compat.torch.clip_grad_value
+        )
+        return optax.chain(clipping(**clip), factory(lr, **kwargs))
     return factory(lr, **kwargs)
 
 
