@@ -79,9 +79,9 @@ def _update_present(
     **extra_args: Any,
 ) -> tuple[optax.Updates, optax.OptState]:
     """Updates what has a gradient. optax's own primitives forget the moments of what has none."""
-    missing = jax.tree.map(lambda p, g: g is None, updates if params is None else params, updates)
-    if not any(jax.tree.leaves(missing)):
+    if params is None or len(jax.tree.leaves(updates)) == len(jax.tree.leaves(params)):
         return inner.update(updates, state, params, **extra_args)
+    missing = jax.tree.map(lambda p, g: g is None, params, updates)
     filled = jax.tree.map(lambda p, g: jnp.zeros_like(p) if g is None else g, params, updates)
     new_updates, new_state = inner.update(filled, state, params, **extra_args)
     is_untouched = optax.tree_utils.tree_map_params(
