@@ -109,6 +109,8 @@ def check_scale_clip(name: str, value: Any) -> None:
         return
     if not isinstance(value, tuple | list) or not all(_is_real(bound) for bound in value):
         raise TypeError(f"{allowed}; got {value!r} of type {type(value).__name__}. {remedy}")
+    if any(np.ndim(bound) != 0 for bound in value):
+        raise ValueError(f"{allowed}; got an array among {value!r}. {remedy}")
     numbers = [_to_float(bound) for bound in value if not isinstance(bound, jax.Array)]
     if len(value) != 2 or numbers != sorted(numbers) or not all(x >= 0 for x in numbers):
         raise ValueError(f"{allowed}; got {value!r}. {remedy}")
@@ -136,16 +138,27 @@ def check_nesterov(nesterov: Any, momentum: Any, dampening: Any = 0.0) -> None:
     check_flag("nesterov", nesterov)
     if not nesterov:
         return
-    if not isinstance(momentum, jax.Array) and not callable(momentum) and momentum == 0:
+    if is_off(momentum):
         raise ValueError(
             "nesterov must be False without a momentum; got nesterov=True and "
             f"momentum={momentum}. Try momentum=0.9."
         )
-    if not isinstance(dampening, jax.Array) and dampening != 0:
+    if not isinstance(dampening, jax.Array) and not is_off(dampening):
         raise ValueError(
             "nesterov must be False with dampening; got nesterov=True and "
             f"dampening={dampening}. Try dampening=0.0."
         )
+
+
+def check_numbers(**hyperparameters: Any) -> None:
+    """As `check_scalars`, for arguments that cannot be schedules."""
+    for name, value in hyperparameters.items():
+        check_number(name, value)
+
+
+def is_off(value: Any) -> bool:
+    """Whether it is the number 0; what is traced, scheduled or injected may become anything."""
+    return not isinstance(value, jax.Array) and not callable(value) and value == 0
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -44,8 +44,9 @@ def computed_in_float32(
     Without parameters, updates have the gradients' dtype. On float32 and float64 it changes
     nothing.
 
-    The state starts from widened parameters, so accumulators are at least float32, and whatever in
-    it belongs to a parameter without a gradient (None) stays as it is.
+    The state starts from widened parameters, so accumulators are at least float32; it keeps its
+    dtypes even if a hyperparameter comes in a wider one. What in it belongs to a parameter without
+    a gradient (None) stays as it is, given the parameters.
     """
 
     @functools.wraps(factory)
@@ -57,18 +58,28 @@ def computed_in_float32(
 
         def update_fn(updates, state, params=None, **extra_args):
             if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to round
-                return _update_present(inner, updates, state, params, **extra_args)
+                new_updates, new_state = _update_present(
+                    inner, updates, state, params, **extra_args
+                )
+                return _as_before(new_updates, updates), _as_before(new_state, state)
             likes = updates if params is None else params
             wide_updates = _map(_widen, updates, likes)
             wide_params = None if params is None else _map(_widen, params, updates)
-            new_updates, state = _update_present(
+            new_updates, new_state = _update_present(
                 inner, wide_updates, state, wide_params, **extra_args
             )
-            return _map(_round_like, new_updates, likes), state
+            return _map(_round_like, new_updates, likes), _as_before(new_state, state)
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
     return widened
+
+
+def _as_before(new: Any, old: Any) -> Any:
+    """A tree in the dtypes that it had."""
+    if dtypes_of(new) == dtypes_of(old):
+        return new
+    return jax.tree.map(lambda x, like: cast(x, _dtype(like)), new, old)
 
 
 def _update_present(

@@ -85,6 +85,18 @@ def test_keeps_float64(entry):
     assert jnp.float32 not in floating
 
 
+@every_entry
+@pytest.mark.usefixtures("x64")
+def test_a_wide_hyperparameter_widens_nothing(entry):
+    """float64 numbers, e.g. from a schedule by jnp.interp, around float32 parameters."""
+    tx = entry.make(**{name: jnp.float64(value) for name, value in entry.scalars.items()})
+    params = tree(jnp.float32)
+    state = tx.init(params)
+    updates, new_state = jax.jit(tx.update)(tree(jnp.float32, seed=1), state, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    assert specs(new_state) == specs(entry.make().init(params)) == specs(state)
+
+
 def check_keeps_shapes_and_dtypes(entry, dtype):
     tx, params = entry.make(), tree(dtype)
     state = tx.init(params)
@@ -154,6 +166,21 @@ def test_accepts_extra_arguments(entry):
     plain = tx.update(tree(seed=1), tx.init(tree()), tree())
     extra = tx.update(tree(seed=1), tx.init(tree()), tree(), value=jnp.float32(1.0), other="x")
     chex.assert_trees_all_equal(plain, extra)
+
+
+@every_combinator
+@pytest.mark.parametrize(
+    ("params", "updates"), [("bfloat16", "float32"), ("float32", "bfloat16")], ids=str
+)
+def test_combinators_take_updates_of_another_dtype(wrap, params, updates):
+    params, updates = jnp.ones(3, params), jnp.full(3, -0.5, updates)
+    tx = wrap(optax.identity())
+    state = tx.init(params)
+    for _ in range(4):
+        new_updates, state = tx.update(updates, state, params)
+        params = optax.apply_updates(params, new_updates)
+    assert specs(state) == specs(tx.init(params))
+    np.testing.assert_array_equal(params, lion_jax.slow_params(state))
 
 
 @every_combinator

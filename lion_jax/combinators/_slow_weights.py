@@ -28,7 +28,7 @@ def synchronize(
     become what the parameters became, which are in memory anyway; but where parameters are
     narrower, slow weights take the step themselves, and the parameters follow.
     """
-    wide, narrow = _split(updates, slow_params)
+    wide, narrow = _split(updates, params, slow_params)
     wide, new_params = map_leaves(
         _synchronize,
         (wide, params),
@@ -59,13 +59,18 @@ def _follow(u, p, slow, *, is_sync):
     return (jnp.where(is_sync, slow - p, u),)
 
 
-def _split(updates, slow_params):
-    """The updates as wide as their slow weights and the others, each with None for the rest."""
+def _split(updates, params, slow_params):
+    """Updates that are as wide as all their weights and the others, each with None for the rest."""
 
     def split(is_wide):
         return jax.tree.map(
-            lambda u, s: u if u is not None and (u.dtype == s.dtype) is is_wide else None,
+            lambda u, p, s: (
+                u
+                if u is not None and (u.dtype == jnp.result_type(p) == s.dtype) is is_wide
+                else None
+            ),
             updates,
+            params,
             slow_params,
             is_leaf=lambda x: x is None,
         )

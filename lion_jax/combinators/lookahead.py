@@ -70,7 +70,7 @@ def lookahead(
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
       transformation's dtypes. After a synchronization parameters and slow weights are equal; where
-      the parameters are narrower than float32, up to the rounding of
+      the parameters or the updates are narrower than float32, up to the rounding of
       :math:`\theta + (\phi - \theta)`. The state is a :class:`LookaheadState`, read
       by :func:`slow_params`: the inner one and one more copy of the parameters, abstract where
       ``init`` gets a ``jax.ShapeDtypeStruct``.

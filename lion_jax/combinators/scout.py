@@ -112,7 +112,7 @@ def scout_with(
     min_slow_step_size: Any,
     standstill: float,
 ) -> optax.GradientTransformationExtraArgs:
-    """`scout` with another value for 0 / 0. A NaN leaves the slow weights where they are."""
+    """`scout` with another value for 0 / 0. A coherence of NaN makes a slow step of 0."""
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
@@ -126,7 +126,10 @@ def scout_with(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         j = state.steps_since_sync + 1
         is_sync = j >= sync_period
-        _, *statistics = map_leaves(_observe, (updates, *state[2:6]), j=j)
+        moves = jax.tree.map(
+            lambda slow, u: jnp.zeros_like(slow) if u is None else u, state.slow_params, updates
+        )
+        _, *statistics = map_leaves(_observe, (moves, *state[2:6]), j=j)
         c = jax.lax.cond(
             is_sync,
             lambda statistics: _coherence(statistics, j, standstill),
@@ -156,7 +159,7 @@ def _coherence(statistics, j, standstill):
     """The mean over leaves of the mean ratio of standard deviation to largest deviation."""
     leaves = zip(*(jax.tree.leaves(tree) for tree in statistics), strict=True)
     ratios = [_mean_ratio(leaf, j, standstill) for leaf in leaves if leaf[0].size]
-    return jnp.mean(jnp.stack(ratios)) if ratios else jnp.zeros(())
+    return jnp.mean(jnp.stack(ratios)).astype(float) if ratios else jnp.zeros(())
 
 
 def _mean_ratio(statistics, j, standstill):

@@ -14,6 +14,7 @@ from lion_jax._checks import check_has_params
 from lion_jax._leafwise import map_leaves
 from lion_jax.compat._moments import Scalar
 from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax.primitives.layerwise import norm
 
 
 def scale_by_outer_lars_ratio(
@@ -42,9 +43,10 @@ def scale_by_outer_lars_ratio(
 
 
 def _decay_and_ratio(g, _, p, *, weight_decay):
-    numerator = jnp.linalg.norm(p.ravel())
-    denominator = jnp.linalg.norm(g.ravel()) + weight_decay * numerator
-    r = jnp.where((numerator > 0) & (denominator > 0), numerator / denominator, 1.0)
+    numerator = norm(p)
+    denominator = norm(g) + weight_decay * numerator
+    is_defined = (numerator > 0) & (denominator > 0)
+    r = jnp.where(is_defined, numerator / jnp.where(is_defined, denominator, 1.0), 1.0)
     return g + weight_decay * p, r
 
 
@@ -70,7 +72,7 @@ def project_by_signed_cosine(
 
 
 def _project(u, g, p, *, delta, eps):
-    p_norm, g_norm = jnp.linalg.norm(p.ravel()), jnp.linalg.norm(g.ravel())
+    p_norm, g_norm = norm(p), norm(g)
     cosine = jnp.sum(p * g) / (jnp.maximum(p_norm, 1e-8) * jnp.maximum(g_norm, 1e-8))
     n = p / (p_norm + eps)
     is_projected = cosine < delta / math.sqrt(max(p.size, 1))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_number, check_real
+from lion_jax._checks import check_number, check_real, is_off
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
@@ -37,11 +37,6 @@ def unpack_betas(betas: Iterable[Scalar], count: int = 2) -> tuple[Scalar, ...]:
     for i, beta in enumerate(values):
         check_number(f"b{i + 1}", beta, alias=f"betas[{i}]")
     return values
-
-
-def is_off(value: Scalar) -> bool:
-    """Whether it is the number 0; what is traced or injected may become anything."""
-    return not isinstance(value, jax.Array) and value == 0
 
 
 def refuse_complex(needed_by: str) -> optax.GradientTransformationExtraArgs:

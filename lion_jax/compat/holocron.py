@@ -7,9 +7,10 @@ import optax
 from lion_jax._checks import (
     check_flag,
     check_nesterov,
+    check_number,
+    check_numbers,
     check_peer,
     check_positive_integer,
-    check_scalars,
     check_scale_clip,
     check_transformation,
 )
@@ -25,6 +26,7 @@ from lion_jax.compat._moments import (
     Betas,
     Scalar,
     heavy_ball,
+    refuse_complex,
     scale_by_amsgrad,
     scale_by_undebiased_adam,
     unpack_betas,
@@ -81,11 +83,12 @@ def adabelief(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.AdaBelief``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
+    check_numbers(eps=eps, weight_decay=weight_decay)
     check_flag("amsgrad", amsgrad)
     b1, b2 = unpack_betas(betas)
     belief = optax.scale_by_belief(b1, b2, eps, eps_root=0.0)
     return optax.chain(
+        refuse_complex("holocron.adabelief"),
         add_decoupled_weight_decay(weight_decay),
         scale_by_amsgrad(b1, b2, eps, belief=True) if amsgrad else belief,
         optax.scale_by_learning_rate(lr),
@@ -140,12 +143,13 @@ def adamp(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.AdamP``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
-    check_scalars(delta=delta)
+    check_numbers(eps=eps, weight_decay=weight_decay)
+    check_numbers(delta=delta)
     check_flag("amsgrad", amsgrad)
     b1, b2 = unpack_betas(betas)
     adam = scale_by_amsgrad if amsgrad else optax.scale_by_adam
     return optax.chain(
+        refuse_complex("holocron.adamp"),
         add_decoupled_weight_decay(weight_decay),
         project_by_signed_cosine(adam(b1, b2, eps), delta, eps),
         optax.scale_by_learning_rate(lr),
@@ -197,10 +201,11 @@ def adan(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.Adan``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
+    check_numbers(eps=eps, weight_decay=weight_decay)
     check_flag("amsgrad", amsgrad)
     b1, b2, b3 = unpack_betas(betas, 3)
     return optax.chain(
+        refuse_complex("holocron.adan"),
         add_decoupled_weight_decay(weight_decay),
         scale_by_forgetful_adan(b1, b2, b3, eps, amsgrad=amsgrad),
         optax.scale_by_learning_rate(lr),
@@ -252,8 +257,8 @@ def ademamix(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.AdEMAMix``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
-    check_scalars(alpha=alpha)
+    check_numbers(eps=eps, weight_decay=weight_decay)
+    check_numbers(alpha=alpha)
     b1, b2, b3 = unpack_betas(betas, 3)
     return optax.chain(
         add_decoupled_weight_decay(weight_decay),
@@ -307,9 +312,10 @@ def lamb(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.LAMB``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
+    check_numbers(eps=eps, weight_decay=weight_decay)
     b1, b2 = unpack_betas(betas)
     return optax.chain(
+        refuse_complex("holocron.lamb"),
         scale_by_undebiased_adam(b1, b2, eps),
         add_decoupled_weight_decay(weight_decay),
         scale_by_trust_ratio(_clip(scale_clip)),
@@ -367,7 +373,7 @@ def lars(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.LARS``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+    check_numbers(momentum=momentum, dampening=dampening, weight_decay=weight_decay)
     check_nesterov(nesterov, momentum, dampening)
     check_scale_clip("scale_clip", scale_clip)
     return optax.chain(
@@ -419,7 +425,7 @@ def ralars(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.RaLars``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
+    check_numbers(eps=eps, weight_decay=weight_decay)
     b1, b2 = unpack_betas(betas)
     return layerwise.ralars(
         lr,
@@ -451,8 +457,7 @@ def tadam(
       eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
       amsgrad: whether the largest second moment so far stands in for the present one.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "amsgrad")``, and ``"dof"``
-        where it is None.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "amsgrad")``.
       dof: degrees of freedom > 0; None is the number of entries of each leaf.
 
     Returns:
@@ -474,7 +479,7 @@ def tadam(
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.TAdam``.
     """
     check_peer(learning_rate=("lr", lr))
-    check_scalars(eps=eps, weight_decay=weight_decay)
+    check_numbers(eps=eps, weight_decay=weight_decay)
     b1, b2 = unpack_betas(betas)
     check_peer(student_t_b1=("betas[0]", b1))
     return adaptive.tadam(lr, b1, b2, eps, weight_decay, dof=dof, amsgrad=amsgrad)
@@ -506,7 +511,7 @@ def lookahead(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.wrapper.Lookahead``.
     """
-    check_peer(slow_step_size=("sync_rate", sync_rate))
+    check_number("slow_step_size", sync_rate, alias="sync_rate")
     return core_lookahead(inner, sync_period, sync_rate)
 
 
@@ -543,7 +548,7 @@ def scout(
     """
     check_transformation("inner", inner)
     check_positive_integer("sync_period", sync_period, remedy=6)
-    check_peer(min_slow_step_size=("sync_rate", sync_rate))
+    check_number("min_slow_step_size", sync_rate, alias="sync_rate")
     return scout_with(inner, sync_period, sync_rate, standstill=math.nan)
 
 

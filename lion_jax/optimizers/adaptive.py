@@ -7,7 +7,7 @@ from typing import Any
 
 import optax
 
-from lion_jax._checks import check_flag, check_scalars
+from lion_jax._checks import check_flag, check_scalars, is_off
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._schedules import accepts_schedules
 from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
@@ -149,7 +149,9 @@ def adan(
         scale_by_adan(b1, b2, b3, eps),
         add_decoupled_weight_decay(0.0 if proximal else weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
-        apply_proximal_weight_decay(learning_rate, weight_decay if proximal else 0.0, mask),
+        apply_proximal_weight_decay(learning_rate, weight_decay, mask)
+        if proximal and not is_off(weight_decay)
+        else optax.identity(),
     )
 
 

@@ -5,10 +5,9 @@
 
 from typing import Any
 
-import jax
 import optax
 
-from lion_jax._checks import check_flag, check_nesterov, check_scalars
+from lion_jax._checks import check_flag, check_nesterov, check_scalars, is_off
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._schedules import accepts_schedules
 from lion_jax.primitives.decay import add_decoupled_weight_decay
@@ -86,7 +85,6 @@ def lars(
     """
     check_scalars(learning_rate=learning_rate, momentum=momentum)
     check_nesterov(nesterov, momentum)
-    has_momentum = isinstance(momentum, jax.Array) or momentum != 0
     return optax.chain(
         scale_by_lars_ratio(
             trust_coefficient,
@@ -96,7 +94,7 @@ def lars(
             trust_ratio_mask=trust_ratio_mask,
         ),
         optax.scale_by_learning_rate(learning_rate),
-        optax.trace(momentum, nesterov) if has_momentum else optax.identity(),
+        optax.identity() if is_off(momentum) else optax.trace(momentum, nesterov),
     )
 
 
@@ -121,8 +119,8 @@ def lamb(
       u_t
 
     with Adam's direction :math:`u_t`, bias corrected, and :math:`\phi(z) = \min(\max(z, \phi_l),
-    \phi_u)`; where a norm is 0, the ratio is 1. ``optax.lamb`` has no bounds: its numbers differ
-    for leaves with a norm above 10.
+    \phi_u)`; where :math:`\phi` or :math:`\lVert u_t \rVert` is 0, the ratio is 1. ``optax.lamb``
+    has no bounds: its numbers differ for leaves with a norm above 10.
 
     Args:
       learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update

@@ -5,7 +5,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -15,6 +14,7 @@ from lion_jax._checks import (
     check_mask,
     check_real,
     check_scalars,
+    is_off,
 )
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
@@ -83,11 +83,10 @@ def add_decoupled_weight_decay(
     check_scalars(weight_decay=weight_decay, multiplier=k)
     check_mask("mask", mask)
     check_flag("cautious", cautious)
-    is_off = not isinstance(weight_decay, jax.Array) and weight_decay == 0
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        if is_off:
+        if is_off(weight_decay):
             return updates, state
         check_has_params(params, "add_decoupled_weight_decay")
         if cautious:
@@ -154,11 +153,10 @@ def apply_proximal_weight_decay(
     """
     check_scalars(learning_rate=learning_rate, weight_decay=weight_decay)
     check_mask("mask", mask)
-    is_off = not isinstance(weight_decay, jax.Array) and weight_decay == 0
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        if is_off:
+        if is_off(weight_decay):
             return updates, state
         check_has_params(params, "apply_proximal_weight_decay")
         (updates,) = map_leaves(

@@ -14,6 +14,7 @@ from lion_jax._checks import (
     check_channel_axis,
     check_has_params,
     check_mask,
+    check_real,
     check_scalars,
     check_scale_clip,
     check_transformation,
@@ -72,8 +73,8 @@ def scale_by_trust_ratio(
 
 
 def _trust_ratio(u, p, *, low, high):
-    phi, norm = jnp.clip(_norm(p), low, high), _norm(u)
-    return (jnp.where((phi > 0) & (norm > 0), phi / norm, 1.0) * u,)
+    phi, u_norm = jnp.clip(norm(p), low, high), norm(u)
+    return (jnp.where((phi > 0) & (u_norm > 0), _divide(phi, u_norm), 1.0) * u,)
 
 
 @computed_in_float32
@@ -154,10 +155,10 @@ def scale_by_lars_ratio(
 
 def _lars_ratio(g, p, decays, adapts, *, trust_coefficient, weight_decay, low, high):
     weight_decay = weight_decay * decays
-    p_norm, g_norm = _norm(p), _norm(g)
+    p_norm, g_norm = norm(p), norm(g)
     phi = jnp.clip(p_norm, low, high)
-    r = trust_coefficient * phi / (g_norm + weight_decay * p_norm)
-    r = jnp.where((phi > 0) & (g_norm > 0) & (adapts > 0), r, 1.0)
+    r = _divide(trust_coefficient * phi, g_norm + weight_decay * p_norm)
+    r = jnp.where((p_norm > 0) & (g_norm > 0) & (adapts > 0), r, 1.0)
     return (r * (g + weight_decay * p),)
 
 
@@ -205,7 +206,7 @@ def project_to_tangent(
     Raises:
       ValueError: a scalar out of range, an axis that a leaf of rank 2 or more does not have; at
         ``update``, missing parameters.
-      TypeError: an ``inner`` that is no transformation, a number of the wrong type.
+      TypeError: an ``inner`` that is no transformation, a number of the wrong type, a complex leaf.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -228,11 +229,13 @@ def project_to_tangent(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
+        check_real(params, "project_to_tangent")
         check_channel_axis("channel_axis", channel_axis, params)
         return inner.init(params)
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "project_to_tangent")
+        check_real(updates, "project_to_tangent")
         inner_updates, state = inner.update(updates, state, params, **extra_args)
         (inner_updates,) = map_leaves(
             _project,
@@ -264,7 +267,7 @@ def _project(u, g, p, *, delta, eps, weight_decay, wd_ratio, channel_axis):
 def _project_view(u, g, p, delta, eps, axes):
     """The projection within each slice over `axes`, and whether the gradient calls for it."""
     dim = math.prod(p.shape[axis] for axis in axes)
-    p_norm, g_norm = _norm(p, axes), _norm(g, axes)
+    p_norm, g_norm = norm(p, axes), norm(g, axes)
     dot = jnp.sum(p * g, axes, keepdims=True)
     cosine = jnp.abs(dot) / (jnp.maximum(p_norm, eps) * jnp.maximum(g_norm, eps))
     is_tangent = jnp.max(cosine, initial=0.0) < delta / math.sqrt(max(dim, 1))
@@ -272,8 +275,15 @@ def _project_view(u, g, p, delta, eps, axes):
     return u - jnp.sum(p_hat * u, axes, keepdims=True) * p_hat, is_tangent
 
 
-def _norm(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x)), axes, keepdims=axes is not None))
+def norm(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+    """The 2-norm, over all axes or over some that stay, with a derivative of 0 where it is 0."""
+    squared = jnp.sum(jnp.square(jnp.abs(x)), axes, keepdims=axes is not None)
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), squared)
+
+
+def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
+    """A / b, or a where b is 0: finite with its derivatives, for what a `where` then discards."""
+    return a / jnp.where(b > 0, b, 1.0)
 
 
 def _bounds(scale_clip: tuple[Any, Any] | None) -> tuple[Any, Any]:

@@ -144,7 +144,8 @@ def scale_by_adan(
         \left(\sqrt{\frac{n_t}{1 - \beta_3^t}} + \varepsilon\right)
 
     The rates are the authors' code's, one minus the paper's. ``optax.scale_by_adan`` has
-    :math:`1 - \beta_2` where :math:`n_t` and :math:`u_t` have :math:`\beta_2`.
+    :math:`1 - \beta_2` where :math:`n_t` and :math:`u_t` have :math:`\beta_2`. All parameters share
+    one :math:`t`: the first gradient of one that had none before is its own difference.
 
     Args:
       b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count.

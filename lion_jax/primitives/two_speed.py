@@ -40,7 +40,8 @@ def scale_by_ademamix(
       \beta_{3,t} = \min\left(\exp \frac{\ln \beta_1 \ln \beta_3}
         {(1 - \frac{t}{T}) \ln \beta_3 + \frac{t}{T} \ln \beta_1}, \beta_3\right)
 
-    The averages are ``optax.contrib.scale_by_ademamix``'s; the warm-up is this library's.
+    The averages are ``optax.contrib.scale_by_ademamix``'s; the warm-up is this library's. With it
+    :math:`\beta_3` is a float32 number, so that :math:`1 - 0.9999` is right to 1e-3 only.
 
     Args:
       b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count;

@@ -58,3 +58,31 @@ def test_weights_equal_slow_weights_after_a_synchronization():
 def test_refuses_a_period_of_one():
     with pytest.raises(ValueError, match=r"^sync_period must be an integer >= 2 .*got 1"):
         lion_jax.scout(optax.sgd(0.1), sync_period=1)
+
+
+def test_a_missing_gradient_is_a_step_of_zero():
+    """Also at the first step of a period, where the statistics begin anew."""
+    rng = np.random.default_rng(0)
+
+    def run_with(missing):
+        tx = lion_jax.scout(optax.sgd(1.0), 3, 0.0)
+        params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
+        state = tx.init(params)
+        for t, (x, y) in enumerate(rows):
+            gradient = {"a": missing if t == 3 else jnp.float32(x), "b": jnp.float32(y)}
+            updates, state = tx.update(gradient, state, params)
+            params = {k: params[k] if u is None else params[k] + u for k, u in updates.items()}
+        return params
+
+    rows = rng.standard_normal((6, 2))
+    actual, expected = run_with(None), run_with(jnp.zeros(()))
+    for leaf in expected:
+        np.testing.assert_allclose(actual[leaf], expected[leaf], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_float32_parameters_work_under_x64():
+    params, _ = run(
+        lion_jax.scout(optax.sgd(0.5), 2), jnp.ones(2, "float32"), [jnp.ones(2, "float32")] * 3
+    )
+    assert params.dtype == jnp.float32

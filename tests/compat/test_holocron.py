@@ -76,6 +76,25 @@ def test_refuses_by_the_names_of_the_peer(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda schedule: compat.holocron.adamp(eps=schedule), "eps"),
+        (lambda schedule: compat.holocron.lars(momentum=schedule), "momentum"),
+        (lambda schedule: compat.holocron.scout(optax.sgd(1.0), schedule), "sync_rate"),
+    ],
+)
+def test_refuses_schedules_of_anything_but_lr(make, name):
+    with pytest.raises(TypeError, match=rf"^{name} must be a number"):
+        make(lambda count: 0.5)
+
+
+@pytest.mark.parametrize("rule", ["adabelief", "adamp", "adan", "lamb"])
+def test_refuses_complex_leaves(rule):
+    with pytest.raises(TypeError, match=rf"^holocron\.{rule} needs real leaves"):
+        getattr(compat.holocron, rule)(0.1).init(jnp.ones(2, "complex64"))
+
+
 def test_takes_a_tree_of_any_shape():
     for rule in RULES:
         run(getattr(compat.holocron, rule)(0.1), tree(), [tree(seed=1)])

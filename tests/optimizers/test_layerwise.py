@@ -119,6 +119,22 @@ def test_a_ratio_with_a_zero_norm_is_exactly_one(params, gradient):
     np.testing.assert_array_equal(updates, -0.5 * (gradient + 0.25 * params))
 
 
+def test_lars_leaves_zero_weights_to_sgd_whatever_the_bounds():
+    tx = lion_jax.lars(1.0, 0.0, scale_clip=(1.0, 10.0))
+    updates, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))
+    np.testing.assert_array_equal(updates, [-3.0, -4.0])
+
+
+@pytest.mark.parametrize("rule", ["lars", "lamb", "ralars", "adamp"])
+def test_derivatives_are_finite_at_zero_weights(rule):
+    tx = getattr(lion_jax, rule)(0.1, weight_decay=0.1)
+
+    def after(p):
+        return jnp.sum(tx.update(jnp.ones((2, 2)), tx.init(p), p)[0])
+
+    assert np.all(np.isfinite(jax.grad(after)(jnp.zeros((2, 2)))))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_adamp_leaves_small_ranks_to_adamw(rank):
     params, gradients = jnp.ones((3,) * rank), [jnp.full((3,) * rank, s) for s in (1.0, -2.0)]
@@ -135,6 +151,7 @@ def test_adamp_leaves_small_ranks_to_adamw(rank):
             lambda: lion_jax.lars(0.1, scale_clip=(-1.0, 1.0)),
             r"^scale_clip must be .*\(-1.0, 1.0\)",
         ),
+        (lambda: lion_jax.lamb(0.1, scale_clip=(np.zeros(3), 1.0)), r"^scale_clip .* an array"),
         (lambda: lion_jax.lamb(0.1, scale_clip=(2.0, 1.0)), r"^scale_clip must be None or a pair"),
         (
             lambda: lion_jax.adamp(0.1, channel_axis=2).init(jnp.ones((2, 2))),
@@ -145,6 +162,11 @@ def test_adamp_leaves_small_ranks_to_adamw(rank):
 def test_refuses_what_makes_no_sense(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_adamp_refuses_complex_leaves():
+    with pytest.raises(TypeError, match="project_to_tangent needs real leaves"):
+        lion_jax.adamp(0.1).init(jnp.ones((2, 2), "complex64"))
 
 
 def _problem():

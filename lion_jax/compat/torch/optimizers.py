@@ -8,13 +8,12 @@ skipped, as there, but all parameters share one count of steps.
 
 import optax
 
-from lion_jax._checks import check_flag, check_nesterov, check_number, check_peer
+from lion_jax._checks import check_flag, check_nesterov, check_number, check_peer, is_off
 from lion_jax._dtypes import computed_in_float32
 from lion_jax.compat._moments import (
     Betas,
     Scalar,
     heavy_ball,
-    is_off,
     refuse_complex,
     scale_by_amsgrad,
     scale_by_sum_of_squares,
