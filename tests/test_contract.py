@@ -22,6 +22,8 @@ ALLOWED = [
     ("initial_learning_rate", None),
     ("initial_lr", None),
 ]
+# One starts its inner state anew whatever happened; the other takes no gradient for a step of 0.
+COUNTS_MISSING_STEPS = {"lookahead_reset", "scout"}
 GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
 
 
@@ -156,7 +158,7 @@ def test_a_missing_gradient_moves_nothing(entry):
     assert updates["b"] is None
     assert specs(after) == specs(before)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        if old.shape == (3,) and "reset_inner" not in entry.static:
+        if old.shape == (3,) and entry.name not in COUNTS_MISSING_STEPS:
             np.testing.assert_array_equal(new, old)
 
 
