@@ -15,9 +15,9 @@ def zero() -> jax.Array:
     return jnp.zeros((), jnp.int32)
 
 
-def zeros_like(params: optax.Params) -> optax.Updates:
-    """A moment of no gradients: a tree like the parameters, at least float32."""
-    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=at_least_float32(p)), params)
+def zeros_like(params: optax.Params, dtype: Any = None) -> optax.Updates:
+    """A moment of no gradients: a tree like the parameters, in `dtype` or at least float32."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or at_least_float32(p)), params)
 
 
 def next_count(count: jax.Array) -> jax.Array:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_dtype, check_real, check_scalars
-from lion_jax._dtypes import at_least_float32, computed_in_float32
+from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
+from lion_jax.primitives._moments import zeros_like
 
 
 class InterpolateMomentumState(NamedTuple):
@@ -142,10 +143,7 @@ def scale_by_sign_momentum(
 
 def _momentum(leaf_rule, b1, b2, mu_dtype) -> optax.GradientTransformationExtraArgs:
     def init_fn(params):
-        def zeros(p):
-            return jnp.zeros_like(p, dtype=mu_dtype or at_least_float32(p))
-
-        return InterpolateMomentumState(mu=jax.tree.map(zeros, params))
+        return InterpolateMomentumState(mu=zeros_like(params, mu_dtype))
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 import recordings
-from trees import run, tree
+from trees import run
 
 from lion_jax import compat
 
@@ -41,11 +41,7 @@ def _tuples(kwargs):
 def test_no_gradient_and_no_weights_give_finite_steps(rule):
     zero = {"w": jnp.zeros((2, 1)), "one": jnp.zeros(())}
     gradients = [zero, {"w": jnp.ones((2, 1)), "one": jnp.ones(())}, zero]
-    params, _ = (
-        run(getattr(compat.holocron, rule)(0.1, eps=1e-8), zero, gradients)
-        if (rule != "lars")
-        else run(compat.holocron.lars(0.1, momentum=0.9), zero, gradients)
-    )
+    params, _ = run(getattr(compat.holocron, rule)(0.1), zero, gradients)
     assert all(np.all(np.isfinite(p)) for p in params.values())
 
 
@@ -93,8 +89,3 @@ def test_refuses_schedules_of_anything_but_lr(make, name):
 def test_refuses_complex_leaves(rule):
     with pytest.raises(TypeError, match=rf"^holocron\.{rule} needs real leaves"):
         getattr(compat.holocron, rule)(0.1).init(jnp.ones(2, "complex64"))
-
-
-def test_takes_a_tree_of_any_shape():
-    for rule in RULES:
-        run(getattr(compat.holocron, rule)(0.1), tree(), [tree(seed=1)])

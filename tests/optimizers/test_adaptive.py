@@ -134,7 +134,31 @@ def test_ademamix_refuses_a_warm_up_of_a_rate_that_is_zero():
         lion_jax.ademamix(0.1, 0.0, warmup_steps=10)
 
 
-@pytest.mark.parametrize("rule", ["adabelief", "adan", "ademamix", "tadam", "lamb", "adamp"])
+@pytest.mark.usefixtures("x64")
+def test_optax_radam_begins_to_rectify_a_step_later():
+    """At rho >= 5, here at rho > 4: at b2 = 0.999 the fifth step is between the two."""
+    gradients = jnp.asarray(np.random.default_rng(0).standard_normal((8, 4)))
+    ours, theirs = primitives.scale_by_rectified_adam(), optax.scale_by_radam()
+    state, their_state, agree = ours.init(gradients[0]), theirs.init(gradients[0]), []
+    for gradient in gradients:
+        actual, state = ours.update(gradient, state)
+        expected, their_state = theirs.update(gradient, their_state)
+        agree.append(np.allclose(actual, expected, rtol=1e-6))
+    assert agree == [True] * 4 + [False] + [True] * 3
+
+
+def test_nesterov_adam_is_not_optax_nadam():
+    gradient = jnp.ones(2)
+    ours, theirs = primitives.scale_by_nesterov_adam(), optax.scale_by_adam(nesterov=True)
+    actual, _ = ours.update(gradient, ours.init(gradient))
+    expected, _ = theirs.update(gradient, theirs.init(gradient))
+    assert not np.allclose(actual, expected, rtol=1e-2)
+
+
+RULES = ["adabelief", "adan", "ademamix", "tadam", "lamb", "ralars", "lars", "adamp"]
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 3)])
 def test_zeros_and_single_entries_give_finite_steps(rule, shape):
     zero, one = jnp.zeros(shape), jnp.ones(shape)
