@@ -24,6 +24,7 @@ _RANGES = {
     "b2": (_DECAY_RATE, "0.99"),
     "b3": (_DECAY_RATE, "0.9999"),
     "student_t_b1": (("in [0.5, 1)", lambda x: 0.5 <= x < 1), "0.9"),
+    "keras_b1": (("in (0, 1)", lambda x: 0 < x < 1), "0.9; Keras has no Lion without it"),
     "warmup_rate": (("in (0, 1) with warmup_steps", lambda x: 0 < x < 1), "0.9"),
     "momentum": (_DECAY_RATE, "0.9"),
     "dampening": (_FRACTION, "0.0"),
@@ -36,8 +37,26 @@ _RANGES = {
     "min_slow_step_size": (_FRACTION, "0.5"),
     "weight_decay": (_NON_NEGATIVE, "0.1, or three to ten times AdamW's; 0 turns it off"),
     "max_norm": (_POSITIVE, "1.0"),
+    "clip": (_NON_NEGATIVE, "1.0; None or 0 clips nothing"),
+    "average_decay": (_DECAY_RATE, "0.99"),
+    "ema_momentum": (_FRACTION, "0.99"),
+    "loss_scale": (
+        ("in [2**-126, 2**127]", lambda x: 2.0**-126 <= x <= 2.0**127),
+        "32768.0, a power of two",
+    ),
     "multiplier": (_FINITE, "1.0, which leaves the weight decay as it is"),
     "slow_step_size": (_FRACTION, "0.5"),
+    "gamma": (_NON_NEGATIVE, "0.1"),
+    "gamma_per_step": (_POSITIVE, "0.99"),
+    "eta_min": (_NON_NEGATIVE, "0.0"),
+    "pct_start": (_FRACTION, "0.3"),
+    "div_factor": (_POSITIVE, "25.0"),
+    "final_div_factor": (_POSITIVE, "1e4"),
+    "plateau_factor": (_DECAY_RATE, "0.1"),
+    "threshold": (_NON_NEGATIVE, "1e-4"),
+    "min_lr": (_NON_NEGATIVE, "0.0"),
+    "share": (_NON_NEGATIVE, "1.0, which leaves its leaves as they are"),
+    "factor": (_POSITIVE, "5.0, in the published range of 3 to 10"),
 }
 
 
@@ -170,6 +189,29 @@ def check_flag(name: str, value: Any) -> None:
         )
 
 
+def check_choice(name: str, value: Any, *choices: str) -> None:
+    """Refuses anything but one of a few strings."""
+    if value not in choices:
+        allowed = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f'{name} must be {allowed}; got {value!r}. Try {name}="{choices[0]}".')
+
+
+def check_metric(value: Any, needed_by: str) -> None:
+    """Refuses an update without a metric where the rule reads one, and what is no single number."""
+    remedy = "Try update(grads, state, params, value=loss)."
+    if value is None:
+        raise ValueError(f"{needed_by} reads a metric; got value=None. {remedy}")
+    if not _is_real(value):
+        raise TypeError(
+            f"value must be a number; got {value!r} of type {type(value).__name__}. {remedy}"
+        )
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"value must be a scalar; got an array of shape {np.shape(value)}. "
+            "Try value=loss.mean()."
+        )
+
+
 def check_transformation(name: str, value: Any) -> None:
     """Refuses anything without optax's `init` and `update`."""
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
@@ -201,7 +243,7 @@ def check_dtype(name: str, value: Any) -> None:
 
 def check_mask(name: str, value: Any) -> None:
     """Refuses anything but None, a function of the parameters, or a tree of booleans."""
-    if callable(value):
+    if is_function(value):
         return
     wrong = [leaf for leaf in jax.tree.leaves(value) if not isinstance(leaf, bool | np.bool_)]
     if wrong:
@@ -211,6 +253,32 @@ def check_mask(name: str, value: Any) -> None:
             f"{type(wrong[0]).__name__}. "
             f"Try {name}=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)."
         )
+
+
+def check_shares(name: str, value: Any) -> None:
+    """As `check_mask`, but numbers may stand for booleans; jax arrays only by kind and shape."""
+    if is_function(value):
+        return
+    for leaf in jax.tree.leaves(value):
+        if isinstance(leaf, bool | np.bool_):
+            continue
+        message = (
+            f"{name} must be None, a tree of booleans or of finite numbers >= 0 (or a prefix of "
+            "one), or a function from parameters to such a tree; got the leaf "
+            f"{leaf!r} of type {type(leaf).__name__}. "
+            f'Try {name}=groups.multipliers({{"bias|norm": 0.0}}) with lion_jax.groups.'
+        )
+        if not _is_real(leaf):
+            raise TypeError(message)
+        if np.ndim(leaf) != 0 or not (
+            isinstance(leaf, jax.Array) or 0 <= _to_float(leaf) < math.inf
+        ):
+            raise ValueError(message)
+
+
+def is_function(mask: Any) -> bool:
+    """Whether it is a function, not a tree that can be called too, like a module of equinox."""
+    return callable(mask) and jax.tree_util.all_leaves([mask])
 
 
 def check_has_params(params: optax.Params | None, needed_by: str) -> None:

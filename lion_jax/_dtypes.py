@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._missing import update_present
+
 P = ParamSpec("P")
 _FLOAT32, _FLOAT64 = jnp.dtype("float32"), jnp.dtype("float64")
 
 
 def at_least_float32(*arrays: Any) -> jnp.dtype:
     """The dtype to compute in with `arrays`: their common one, or float32 if that is narrower."""
-    dtypes = {_dtype(a) for a in arrays}
-    return jnp.result_type(*(jnp.float32 if _is_narrow(d) else d for d in dtypes))
+    dtypes = {_FLOAT32 if _is_narrow(dtype) else dtype for dtype in map(_dtype, arrays)}
+    return dtypes.pop() if len(dtypes) == 1 else jnp.result_type(*dtypes)  # keys have no common one
 
 
 def dtypes_of(tree: Any) -> set[jnp.dtype]:
@@ -30,7 +32,7 @@ def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
             f"complex gradients, parameters and moments must all be complex; got {x.dtype} where "
             f"{dtype} is kept. Try optax.contrib.split_real_and_imaginary around the whole."
         )
-    return x.astype(dtype)
+    return x if x.dtype == dtype else x.astype(dtype)
 
 
 def computed_in_float32(
@@ -58,62 +60,31 @@ def computed_in_float32(
 
         def update_fn(updates, state, params=None, **extra_args):
             if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to round
-                new_updates, new_state = _update_present(
-                    inner, updates, state, params, **extra_args
-                )
-                return _as_before(new_updates, updates), _as_before(new_state, state)
+                new_updates, new_state = update_present(inner, updates, state, params, **extra_args)
+                return as_before(new_updates, updates), as_before(new_state, state)
             likes = updates if params is None else params
-            wide_updates = _map(_widen, updates, likes)
-            wide_params = None if params is None else _map(_widen, params, updates)
-            new_updates, new_state = _update_present(
+            wide_updates = map_present(widen, updates, likes)
+            wide_params = None if params is None else map_present(widen, params, updates)
+            new_updates, new_state = update_present(
                 inner, wide_updates, state, wide_params, **extra_args
             )
-            return _map(_round_like, new_updates, likes), _as_before(new_state, state)
+            return map_present(_round_like, new_updates, likes), as_before(new_state, state)
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
     return widened
 
 
-def _as_before(new: Any, old: Any) -> Any:
+def as_before(new: Any, old: Any) -> Any:
     """A tree in the dtypes that it had."""
-    if dtypes_of(new) == dtypes_of(old):
-        return new
     return jax.tree.map(lambda x, like: cast(x, _dtype(like)), new, old)
-
-
-def _update_present(
-    inner: optax.GradientTransformationExtraArgs,
-    updates: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None,
-    **extra_args: Any,
-) -> tuple[optax.Updates, optax.OptState]:
-    """Updates what has a gradient. optax's own primitives forget the moments of what has none."""
-    if params is None or len(jax.tree.leaves(updates)) == len(jax.tree.leaves(params)):
-        return inner.update(updates, state, params, **extra_args)
-    missing = jax.tree.map(lambda p, g: g is None, params, updates)
-    filled = jax.tree.map(lambda p, g: jnp.zeros_like(p) if g is None else g, params, updates)
-    new_updates, new_state = inner.update(filled, state, params, **extra_args)
-    is_untouched = optax.tree_utils.tree_map_params(
-        inner,
-        lambda _, is_missing: is_missing,
-        state,
-        missing,
-        transform_non_params=lambda _: False,
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-    )
-    state = jax.tree.map(
-        lambda untouched, old, new: old if untouched else new, is_untouched, state, new_state
-    )
-    return jax.tree.map(lambda m, u: None if m else u, missing, new_updates), state
 
 
 def _is_narrow(dtype: jnp.dtype) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
 
 
-def _map(function: Callable[..., Any], tree: Any, other: Any) -> Any:
+def map_present(function: Callable[..., Any], tree: Any, other: Any) -> Any:
     """`jax.tree.map` that leaves a leaf alone where either tree has None, e.g. no gradient."""
     return jax.tree.map(
         lambda x, y: x if x is None or y is None else function(x, y),
@@ -123,7 +94,8 @@ def _map(function: Callable[..., Any], tree: Any, other: Any) -> Any:
     )
 
 
-def _widen(x: Any, other: Any) -> jax.Array:
+def widen(x: Any, other: Any) -> jax.Array:
+    """A leaf in the dtype to compute in with it and another."""
     return jnp.asarray(x, at_least_float32(x, other))
 
 

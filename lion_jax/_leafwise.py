@@ -135,7 +135,7 @@ def _map_leaf(
     dtype = at_least_float32(*row)
     results = function(*(jnp.asarray(leaf, dtype) for leaf in row), **dict(constants), **traced)
     replacing = zip(results[:written], row[:written], strict=True)
-    return (*(cast(x, jnp.result_type(leaf)) for x, leaf in replacing), *results[written:])
+    return (*(cast(x, leaf.dtype) for x, leaf in replacing), *results[written:])
 
 
 def _split(

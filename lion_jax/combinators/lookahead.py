@@ -14,9 +14,8 @@ from lion_jax._checks import (
     check_transformation,
 )
 from lion_jax._schedules import accepts_schedules
+from lion_jax.combinators._inner import the_only
 from lion_jax.combinators._slow_weights import copy, synchronize
-
-_HOLDERS = ("LookaheadState", "ScoutState")
 
 
 class LookaheadState(NamedTuple):
@@ -152,15 +151,4 @@ def slow_params(state: optax.OptState) -> optax.Params:
       >>> print(lion_jax.slow_params(tx.init(jnp.ones(2))))
       [1. 1.]
     """
-    found = optax.tree_utils.tree_get_all_with_path(
-        state,
-        "slow_params",
-        filtering=lambda path, _: getattr(path[-1], "tuple_name", "") in _HOLDERS,
-    )
-    if len(found) != 1:
-        where = ", ".join(jax.tree_util.keystr(path) for path, _ in found) or "none"
-        raise ValueError(
-            f"state must hold the state of one lookahead or scout; found {len(found)} ({where}). "
-            "Try the state of the part that you mean."
-        )
-    return found[0][1]
+    return the_only(state, "slow_params", "lookahead or scout", "LookaheadState", "ScoutState")

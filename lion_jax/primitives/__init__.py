@@ -1,6 +1,7 @@
 """Gradients in, updates out: one published equation each; no learning rate, no chain."""
 
 from lion_jax.primitives.clipping import clip_by_global_norm as clip_by_global_norm
+from lion_jax.primitives.clipping import clip_by_leaf_norm as clip_by_leaf_norm
 from lion_jax.primitives.decay import add_decoupled_weight_decay as add_decoupled_weight_decay
 from lion_jax.primitives.decay import apply_proximal_weight_decay as apply_proximal_weight_decay
 from lion_jax.primitives.layerwise import project_to_tangent as project_to_tangent

@@ -66,6 +66,56 @@ def clip_by_global_norm(
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 
 
+@computed_in_float32
+@accepts_schedules("max_norm")
+def clip_by_leaf_norm(
+    max_norm: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Shortens each leaf of the updates so that its norm is at most a given one.
+
+    .. math::
+
+      u_t \leftarrow u_t \frac{c}{\max(\lVert u_t \rVert_2, c)}
+
+    with the norm over the entries of one leaf. ``optax.clip_by_block_rms`` bounds the root of their
+    mean square instead.
+
+    Args:
+      max_norm: :math:`c` > 0, in the updates' units: a number, a traced scalar, or a schedule from
+        the update count.
+
+    Returns:
+      A transformation of updates that keeps shapes and units, in the parameters' dtype (the
+      updates' if it gets no parameters). It has no state. The arithmetic is at least float32.
+      An infinite norm gives a leaf of 0 where it is finite and NaN elsewhere, a NaN gives NaN.
+
+    Raises:
+      ValueError: ``max_norm`` out of range.
+      TypeError: ``max_norm`` no number.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax.primitives import clip_by_leaf_norm
+      >>> tx = clip_by_leaf_norm(1.0)
+      >>> gradients = {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([0.5])}
+      >>> updates, _ = tx.update(gradients, tx.init(gradients))
+      >>> print(updates["kernel"], updates["bias"])
+      [0.6 0.8] [0.5]
+
+    References:
+      Pascanu et al., `On the difficulty of training Recurrent Neural Networks
+      <https://arxiv.org/abs/1211.5063>`_, 2013, Algorithm 1, leaf by leaf; ``clipnorm`` of Keras's
+      optimizers.
+    """
+    check_scalars(max_norm=max_norm)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        return map_leaves(_clip, (updates,), max_norm=max_norm)[0], state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
 def global_norm(updates: optax.Updates) -> jax.Array:
     """The 2-norm over all leaves, in at least float32, of shape ()."""
     return jnp.sqrt(sum_leaves(_sum_of_squares, updates))
@@ -74,6 +124,11 @@ def global_norm(updates: optax.Updates) -> jax.Array:
 def scale(u, *, factor):
     """The leaf times a number, for `map_leaves`."""
     return (u * factor,)
+
+
+def _clip(u, *, max_norm):
+    (square,) = _sum_of_squares(u)
+    return (u * (max_norm / jnp.maximum(jnp.sqrt(square), max_norm)),)
 
 
 def _sum_of_squares(u):

@@ -1,0 +1,73 @@
+"""What combinators do with the transformation that they wrap."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._dtypes import as_before
+from lion_jax._leafwise import map_leaves, sum_leaves
+from lion_jax._missing import update_present
+
+
+def update(
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, optax.OptState]:
+    """One update of the inner transformation, which keeps the dtypes of its state."""
+    updates, new_state = update_present(inner, updates, state, params, **extra_args)
+    return updates, as_before(new_state, state)
+
+
+def update_where(
+    is_taken: jax.Array,
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, optax.OptState]:
+    """One update of the inner transformation where `is_taken`, and no step at all elsewhere.
+
+    The update is computed in either case and selected leaf by leaf. A conditional around it would
+    keep it from fusing with what comes before and after: more bytes through memory, not fewer.
+    """
+    updates, new_state = update(inner, updates, state, params, **extra_args)
+    (state,) = map_leaves(_select, (state,), (new_state,), is_taken=is_taken)
+    return map_leaves(_or_zero, (updates,), is_taken=is_taken)[0], state
+
+
+def is_finite(updates: optax.Updates, axis_name: Any = None) -> jax.Array:
+    """Whether no entry is infinite or NaN, on any device along these axes; bool of shape ()."""
+    spoiled = sum_leaves(_is_spoiled, updates)
+    return (spoiled if axis_name is None else jax.lax.psum(spoiled, axis_name)) == 0
+
+
+def the_only(state: optax.OptState, field: str, owner: str, *holders: str) -> Any:
+    """The field of the only state of these types within `state`, at any depth."""
+    found = optax.tree_utils.tree_get_all_with_path(
+        state, field, filtering=lambda path, _: getattr(path[-1], "tuple_name", "") in holders
+    )
+    if len(found) != 1:
+        where = ", ".join(jax.tree_util.keystr(path) for path, _ in found) or "none"
+        raise ValueError(
+            f"state must hold the state of one {owner}; found {len(found)} ({where}). "
+            "Try the state of the part that you mean."
+        )
+    return found[0][1]
+
+
+def _select(old, new, *, is_taken):
+    return (jnp.where(is_taken, new, old),)
+
+
+def _or_zero(u, *, is_taken):
+    return (jnp.where(is_taken, u, 0),)
+
+
+def _is_spoiled(u):
+    return (jnp.any(~jnp.isfinite(u)).astype(jnp.float32),)

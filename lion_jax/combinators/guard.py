@@ -1,0 +1,105 @@
+"""A guard that lets no infinity and no NaN through."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_positive_integer, check_transformation
+from lion_jax.combinators._inner import is_finite, update_where
+from lion_jax.primitives._moments import next_count, zero
+
+
+class FiniteGuardState(NamedTuple):
+    """State of `with_finite_guard`.
+
+    Attributes:
+      skipped: steps skipped so far, int32 of shape ().
+      skipped_in_a_row: steps skipped since the last one taken, int32 of shape ().
+      has_given_up: whether there were ever `max_consecutive` of them, bool of shape ().
+      inner_state: state of the inner transformation.
+    """
+
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+    has_given_up: jax.Array
+    inner_state: optax.OptState
+
+
+def with_finite_guard(
+    inner: optax.GradientTransformation,
+    max_consecutive: int | None = None,
+    *,
+    axis_name: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Skips every step whose gradient has an infinity or a NaN anywhere.
+
+    .. math::
+
+      u_t, s_t = \begin{cases}
+        \operatorname{inner}(g_t, s_{t-1}, \theta_{t-1}) & \text{if all of } g_t \text{ is finite}\\
+        0, s_{t-1} & \text{otherwise}
+      \end{cases}
+
+    A skipped step moves neither the parameters nor anything in the inner state: no moment, no step
+    count, no schedule. Unlike ``optax.apply_if_finite`` it never lets such a gradient through:
+    after too many in a row it raises a flag in the state, for the training loop to read.
+
+    Args:
+      inner: the transformation to guard, its learning rate included.
+      max_consecutive: n >= 1: ``has_given_up`` in the state is true from the n-th skipped step in a
+        row on. None never gives up. ``static_args`` for ``optax.inject_hyperparams``:
+        ``("inner", "max_consecutive", "axis_name")``.
+      axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
+        which each device has other parts of the gradient, so that all skip or none. Not needed
+        under ``jit``, nor where the gradients are averaged over the axis anyway.
+
+    Returns:
+      A transformation from gradients to updates of the parameters' shapes and units, in the inner
+      transformation's dtypes. The state is a :class:`FiniteGuardState`.
+
+    Raises:
+      ValueError: ``max_consecutive`` out of range.
+      TypeError: an ``inner`` that is no transformation, a ``max_consecutive`` that is no integer.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
+      >>> tx = lion_jax.with_finite_guard(lion_jax.lion(0.25), max_consecutive=2)
+      >>> params = jnp.array([1.0, 1.0])
+      >>> state = tx.init(params)
+      >>> for gradient in ([1.0, jnp.nan], [2.0, jnp.inf], [3.0, -1.0]):
+      ...     updates, state = tx.update(jnp.array(gradient), state, params)
+      ...     print(updates, state.skipped, state.has_given_up)
+      [0. 0.] 1 False
+      [0. 0.] 2 True
+      [-0.25  0.25] 2 True
+
+    References:
+      Micikevicius et al., `Mixed Precision Training <https://arxiv.org/abs/1710.03740>`_, 2018,
+      Section 3.2, whose loss scaling skips the steps that overflow.
+    """
+    check_transformation("inner", inner)
+    if max_consecutive is not None:
+        check_positive_integer("max_consecutive", max_consecutive, remedy=5)
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params):
+        return FiniteGuardState(zero(), zero(), jnp.zeros((), bool), inner.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        is_taken = is_finite(updates, axis_name)
+        updates, inner_state = update_where(
+            is_taken, inner, updates, state.inner_state, params, **extra_args
+        )
+        in_a_row = jnp.where(is_taken, 0, next_count(state.skipped_in_a_row))
+        gives_up = False if max_consecutive is None else in_a_row >= max_consecutive
+        return updates, FiniteGuardState(
+            skipped=jnp.where(is_taken, state.skipped, next_count(state.skipped)),
+            skipped_in_a_row=in_a_row,
+            has_given_up=state.has_given_up | gives_up,
+            inner_state=inner_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

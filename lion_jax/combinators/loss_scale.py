@@ -1,0 +1,212 @@
+"""Gradients of a loss that was scaled up, so that they survive float16."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_number, check_positive_integer, check_transformation
+from lion_jax._dtypes import at_least_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax.combinators._inner import is_finite, the_only, update, update_where
+from lion_jax.primitives._moments import zero
+
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicLossScale:
+    """A loss scale that grows until gradients overflow.
+
+    A step whose gradient has an infinity or a NaN halves it; so many finite ones in a row double
+    it. It stays within :math:`2^{-126}` and :math:`2^{127}`, the normal powers of two of float32.
+
+    Attributes:
+      initial: the scale of the first step, within these; a power of two scales without rounding.
+      growth_interval: finite steps in a row after which it doubles, >= 1.
+
+    Raises:
+      ValueError: an argument out of range.
+      TypeError: an argument of the wrong type.
+
+    References:
+      Micikevicius et al., `Mixed Precision Training <https://arxiv.org/abs/1710.03740>`_, 2018,
+      Section 3.2.
+    """
+
+    initial: float = 2.0**15
+    growth_interval: int = 2000
+
+    def __post_init__(self):
+        """Refuses what is out of range."""
+        check_number("loss_scale", self.initial, alias="initial")
+        check_positive_integer("growth_interval", self.growth_interval, remedy=2000)
+
+
+class LossScaleState(NamedTuple):
+    """State of `with_loss_scale` with a number.
+
+    Attributes:
+      loss_scale: what to multiply the next loss by, of shape () and JAX's default float dtype.
+      inner_state: state of the inner transformation.
+    """
+
+    loss_scale: jax.Array
+    inner_state: optax.OptState
+
+
+class DynamicLossScaleState(NamedTuple):
+    """State of `with_loss_scale` with a `DynamicLossScale`.
+
+    Attributes:
+      loss_scale: what to multiply the next loss by, of shape () and JAX's default float dtype.
+      finite_steps: steps since the scale changed, int32 of shape (), less than the growth interval.
+      inner_state: state of the inner transformation.
+    """
+
+    loss_scale: jax.Array
+    finite_steps: jax.Array
+    inner_state: optax.OptState
+
+
+def with_loss_scale(
+    inner: optax.GradientTransformation,
+    loss_scale: float | jax.Array | DynamicLossScale,
+    *,
+    axis_name: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Divides gradients by the scale of the loss that they come from.
+
+    .. math::
+
+      u_t, s_t = \operatorname{inner}\left(\frac{\nabla (S_t \, \ell)}{S_t}, s_{t-1},
+        \theta_{t-1}\right)
+
+    The loss function multiplies its loss :math:`\ell` by :math:`S_t`, which is
+    :func:`current_loss_scale` of the state, so that small gradients do not vanish in float16. With
+    a :class:`DynamicLossScale` a step whose gradient is not finite halves :math:`S` and does
+    nothing else: parameters, moments, step counts and schedules stay as they are. With a number
+    nothing is skipped: see :func:`with_finite_guard`.
+
+    Put it around everything that looks at the size of gradients, such as clipping.
+
+    Args:
+      inner: the transformation of the gradients of the loss itself, its learning rate included.
+      loss_scale: :math:`S` > 0, a number or a traced scalar; or a :class:`DynamicLossScale`.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "axis_name")``, and
+        ``"loss_scale"`` too if it is dynamic.
+      axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
+        which each device has other parts of the gradient, so that all skip or none. Not needed
+        under ``jit``, nor where the gradients are averaged over the axis anyway.
+
+    Returns:
+      A transformation from gradients of the scaled loss to updates of the parameters' shapes and
+      units, in the inner transformation's dtypes. The inner one gets gradients in at least float32.
+      The state is a :class:`LossScaleState` or a :class:`DynamicLossScaleState`.
+
+    Raises:
+      ValueError: a ``loss_scale`` out of range.
+      TypeError: an ``inner`` that is no transformation, a ``loss_scale`` of the wrong type.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import lion_jax, optax
+      >>> tx = lion_jax.with_loss_scale(optax.sgd(0.1), lion_jax.DynamicLossScale(2.0**15))
+      >>> params = jnp.array([3.0], jnp.float16)
+      >>> state = tx.init(params)
+      >>> def scaled_loss(params, state):
+      ...     return lion_jax.current_loss_scale(state) * jnp.sum(params.astype(jnp.float32) ** 2)
+      >>> for _ in range(3):  # 6 * 2**15 is more than float16 holds, 6 * 2**13 is not
+      ...     gradients = jax.grad(scaled_loss)(params, state)
+      ...     updates, state = tx.update(gradients, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      ...     print(params, lion_jax.current_loss_scale(state))
+      [3.] 16384.0
+      [3.] 8192.0
+      [2.4] 8192.0
+
+    References:
+      Micikevicius et al., `Mixed Precision Training <https://arxiv.org/abs/1710.03740>`_, 2018,
+      Section 3.2; the order of events is that of Keras's ``LossScaleOptimizer``.
+    """
+    check_transformation("inner", inner)
+    inner = optax.with_extra_args_support(inner)
+    if isinstance(loss_scale, DynamicLossScale):
+        return _with_dynamic(inner, loss_scale, axis_name)
+    check_number("loss_scale", loss_scale, kinds="a number or a DynamicLossScale")
+    return _with_static(inner, loss_scale)
+
+
+def current_loss_scale(state: optax.OptState) -> jax.Array:
+    """The scale in the state of a :func:`with_loss_scale`, to multiply the next loss by.
+
+    Args:
+      state: the optimizer state that holds one loss scale, at any depth: in a chain, under
+        ``optax.MultiSteps``, in that of ``compat.keras.loss_scale_optimizer`` and the like.
+
+    Returns:
+      The scale, of shape () and JAX's default float dtype.
+
+    Raises:
+      ValueError: no loss scale in the state, or several.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> tx = lion_jax.with_loss_scale(lion_jax.lion(1e-4), loss_scale=1024.0)
+      >>> print(lion_jax.current_loss_scale(tx.init(jnp.ones(2))))
+      1024.0
+    """
+    return the_only(
+        state, "loss_scale", "with_loss_scale", "LossScaleState", "DynamicLossScaleState"
+    )
+
+
+def _with_static(inner, loss_scale):
+    def init_fn(params):
+        return LossScaleState(jnp.asarray(loss_scale, float), inner.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        gradients = _unscale_leaves(updates, state.loss_scale)
+        updates, inner_state = update(inner, gradients, state.inner_state, params, **extra_args)
+        return updates, LossScaleState(jnp.asarray(loss_scale, float), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _with_dynamic(inner, dynamic, axis_name):
+    def init_fn(params):
+        return DynamicLossScaleState(
+            loss_scale=jnp.asarray(dynamic.initial, float),
+            finite_steps=zero(),
+            inner_state=inner.init(params),
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        loss_scale, is_taken = state.loss_scale, is_finite(updates, axis_name)
+        gradients = _unscale_leaves(updates, loss_scale)
+        updates, inner_state = update_where(
+            is_taken, inner, gradients, state.inner_state, params, **extra_args
+        )
+        finite_steps = jnp.where(is_taken, state.finite_steps + 1, 0)
+        is_due = finite_steps >= dynamic.growth_interval
+        grown = jnp.where(is_due, jnp.minimum(2 * loss_scale, _LARGEST), loss_scale)
+        return updates, DynamicLossScaleState(
+            loss_scale=jnp.where(is_taken, grown, jnp.maximum(loss_scale / 2, _SMALLEST)),
+            finite_steps=jnp.where(is_due, 0, finite_steps),
+            inner_state=inner_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _unscale_leaves(updates, loss_scale):
+    """The gradients of the loss itself: float16 could not hold what it was scaled up for."""
+    wide = jax.tree.map(lambda g: jnp.asarray(g, at_least_float32(g)), updates)
+    return map_leaves(_unscale, (wide,), loss_scale=loss_scale)[0]
+
+
+def _unscale(g, *, loss_scale):
+    return (g / loss_scale,)

@@ -1,0 +1,108 @@
+"""The guard: what is not finite moves nothing and reaches nothing."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+from trees import run, tree
+
+import lion_jax
+
+GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
+BAD = [float("nan"), float("inf"), -float("inf")]
+
+
+def spoiled(gradient, value, leaf):
+    """The gradient with this value somewhere in the leaf of this number."""
+    leaves, treedef = jax.tree.flatten(gradient)
+    leaves[leaf] = leaves[leaf].ravel().at[-1].set(value).reshape(leaves[leaf].shape)
+    return treedef.unflatten(leaves)
+
+
+@pytest.mark.parametrize("leaf", [i for i, x in enumerate(jax.tree.leaves(tree())) if x.size])
+@pytest.mark.parametrize("value", BAD, ids=str)
+def test_a_bad_gradient_leaves_everything_as_it_was(value, leaf):
+    tx = lion_jax.with_finite_guard(lion_jax.lion(1e-2, weight_decay=0.1))
+    params, state = run(tx, tree(), GRADIENTS)
+    updates, after = jax.jit(tx.update)(spoiled(GRADIENTS[0], value, leaf), state, params)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    chex.assert_trees_all_equal(after.inner_state, state.inner_state)
+    assert (after.skipped, after.skipped_in_a_row) == (1, 1)
+
+
+@pytest.mark.parametrize("inner", [lion_jax.lion(1e-2), optax.adamw(1e-2)], ids=["lion", "adamw"])
+def test_finite_gradients_pass_unchanged(inner):
+    guarded, state = run(lion_jax.with_finite_guard(inner), tree(), GRADIENTS)
+    expected, expected_state = run(inner, tree(), GRADIENTS)
+    chex.assert_trees_all_equal(guarded, expected)
+    chex.assert_trees_all_equal(state.inner_state, expected_state)
+    assert not state.skipped
+
+
+def test_very_large_gradients_are_finite():
+    tx = lion_jax.with_finite_guard(optax.scale(0.0))
+    _, state = run(tx, jnp.ones(4), [jnp.full(4, jnp.finfo(jnp.float32).max)])
+    assert not state.skipped
+
+
+def test_counts_and_gives_up_for_good():
+    tx = lion_jax.with_finite_guard(optax.sgd(0.1), max_consecutive=2)
+    good, bad = jnp.ones(1), jnp.full(1, jnp.nan)
+    params, state = jnp.ones(1), tx.init(jnp.ones(1))
+    seen = []
+    for gradient in (bad, good, bad, bad, good, bad):
+        updates, state = jax.jit(tx.update)(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append((*map(int, state[:2]), bool(state.has_given_up)))
+    assert seen == [
+        (1, 1, False),
+        (1, 0, False),
+        (2, 1, False),
+        (3, 2, True),
+        (3, 0, True),
+        (4, 1, True),
+    ]
+    np.testing.assert_allclose(params, [0.8], rtol=1e-6)  # two good steps, one after the flag
+
+
+def test_never_gives_up_unless_asked():
+    tx = lion_jax.with_finite_guard(optax.sgd(0.1))
+    _, state = run(tx, jnp.ones(1), [jnp.full(1, jnp.nan)] * 9)
+    assert int(state.skipped_in_a_row) == 9
+    assert not state.has_given_up
+
+
+@pytest.mark.parametrize("wrap", ["guard", "loss_scale"])
+def test_devices_with_parts_of_the_gradient_skip_together(wrap):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    inner = optax.sgd(1.0)
+    tx = {
+        "guard": lion_jax.with_finite_guard(inner, axis_name="data"),
+        "loss_scale": lion_jax.with_loss_scale(
+            inner, lion_jax.DynamicLossScale(1.0), axis_name="data"
+        ),
+    }[wrap]
+    gradient = jnp.ones(8).at[3].set(jnp.nan)
+    specs = jax.tree.map(lambda _: PartitionSpec(), tx.init(gradient))
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(PartitionSpec("data"), specs, PartitionSpec("data")),
+        out_specs=PartitionSpec("data"),
+    )
+    def updates(gradient, state, params):
+        return tx.update(gradient, state, params)[0]
+
+    np.testing.assert_array_equal(updates(gradient, tx.init(gradient), gradient), np.zeros(8))
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (1.0, TypeError)])
+def test_refuses_to_give_up_after_no_steps(value, error):
+    with pytest.raises(error, match=r"^max_consecutive must be an integer >= 1 .*; got"):
+        lion_jax.with_finite_guard(optax.sgd(0.1), value)

@@ -1,0 +1,140 @@
+"""Loss scales: gradients of the loss itself, and a scale that finds its size."""
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from trees import run, tree
+
+import lion_jax
+
+STEPS = 9
+GRADIENTS = [tree(seed=seed) for seed in range(1, STEPS + 1)]
+BAD = [float("nan"), float("inf"), -float("inf")]
+INNERS = {
+    "lion": lion_jax.lion(lambda count: 0.1 / (count + 1), weight_decay=0.1),
+    "adamw": optax.adamw(1e-2),
+    "averaged": lion_jax.with_parameter_average(optax.sgd(0.1, 0.9), 0.5, overwrite_every=2),
+}
+STEP = {}
+
+
+def step_of(name):
+    """A compiled step of the scaled transformation; one for all examples."""
+    if name not in STEP:
+        tx = lion_jax.with_loss_scale(INNERS[name], lion_jax.DynamicLossScale(2.0**10, 2))
+
+        @jax.jit
+        def step(params, state, gradient, spoil):
+            scale = lion_jax.current_loss_scale(state)
+            scaled = jax.tree.map(lambda g: (g * scale).at[..., :1].add(spoil), gradient)
+            updates, state = tx.update(scaled, state, params)
+            return optax.apply_updates(params, updates), state
+
+        STEP[name] = tx, step
+    return STEP[name]
+
+
+def vectors(gradient):
+    """The leaves of rank 1 or more, which have a place for an infinity."""
+    return [x for x in jax.tree.leaves(gradient) if x.ndim]
+
+
+@pytest.mark.parametrize("name", INNERS)
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.given(spoils=st.dictionaries(st.integers(0, STEPS - 1), st.sampled_from(BAD)))
+def test_survives_infinities_at_any_step(name, spoils):
+    """Bit for bit the run, without a loss scale, that never saw those batches."""
+    tx, step = step_of(name)
+    gradients = [vectors(g) for g in GRADIENTS]
+    params = vectors(tree())
+    expected, expected_state = run(
+        INNERS[name], params, [g for t, g in enumerate(gradients) if t not in spoils]
+    )
+    state = tx.init(params)
+    for t, gradient in enumerate(gradients):
+        params, state = step(params, state, gradient, spoils.get(t, 0.0))
+    chex.assert_trees_all_equal(params, expected)
+    chex.assert_trees_all_equal(state.inner_state, expected_state)
+
+
+def test_doubles_after_the_interval_and_halves_at_once():
+    tx = lion_jax.with_loss_scale(optax.sgd(0.1), lion_jax.DynamicLossScale(8.0, 3))
+    good, bad = jnp.ones(1), jnp.full(1, jnp.inf)
+    state, scales = tx.init(good), []
+    for gradient in (good, good, good, good, bad, good, good, good, bad, bad):
+        _, state = jax.jit(tx.update)(gradient, state, good)
+        scales.append(float(lion_jax.current_loss_scale(state)))
+    assert scales == [8, 8, 16, 16, 8, 8, 8, 16, 8, 4]
+
+
+def test_a_step_divides_by_the_scale_that_its_loss_was_multiplied_by():
+    tx = lion_jax.with_loss_scale(optax.sgd(1.0), lion_jax.DynamicLossScale(4.0, 1))
+    updates, state = tx.update(jnp.full(1, 4.0), tx.init(jnp.ones(1)), jnp.ones(1))
+    np.testing.assert_array_equal(updates, [-1.0])
+    assert lion_jax.current_loss_scale(state) == 8.0
+
+
+@pytest.mark.parametrize(("initial", "gradient"), [(2.0**-126, jnp.nan), (2.0**127, 1.0)])
+def test_the_scale_stays_a_normal_float(initial, gradient):
+    tx = lion_jax.with_loss_scale(optax.sgd(0.1), lion_jax.DynamicLossScale(initial, 1))
+    _, state = run(tx, jnp.ones(1), [jnp.full(1, gradient)] * 3)
+    assert lion_jax.current_loss_scale(state) == initial
+
+
+@pytest.mark.parametrize("scale", [1024.0, lion_jax.DynamicLossScale(1024.0)], ids=type)
+def test_small_gradients_survive_float16(scale):
+    """2**-30 is 0 in float16, and 2**-20 is not."""
+    received = optax.trace(decay=0.0, accumulator_dtype=jnp.float32)
+    tx = lion_jax.with_loss_scale(received, scale)
+    _, state = run(tx, jnp.ones(1, jnp.float16), [jnp.full(1, 2.0**-20, jnp.float16)])
+    np.testing.assert_array_equal(state.inner_state.trace, [2.0**-30])
+
+
+def test_a_static_scale_skips_nothing():
+    tx = lion_jax.with_loss_scale(optax.sgd(1.0), 4.0)
+    params, _ = run(tx, jnp.zeros(2), [jnp.array([4.0, jnp.inf])])
+    np.testing.assert_array_equal(params, [-1.0, -jnp.inf])
+
+
+def test_an_injected_scale_is_in_force_from_the_next_loss_on():
+    tx = optax.inject_hyperparams(lion_jax.with_loss_scale, static_args="inner")(
+        optax.sgd(1.0), 4.0
+    )
+    state = tx.init(jnp.ones(1))
+    state.hyperparams["loss_scale"] = jnp.float32(8.0)
+    updates, state = tx.update(jnp.full(1, 4.0), state, jnp.ones(1))
+    np.testing.assert_array_equal(updates, [-1.0])
+    assert lion_jax.current_loss_scale(state.inner_state) == 8.0
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_reading_refuses_a_state_without_one_or_with_several(count):
+    state = [lion_jax.with_loss_scale(optax.identity(), 2.0).init(jnp.ones(2))] * count
+    with pytest.raises(ValueError, match=rf"one with_loss_scale; found {count} "):
+        lion_jax.current_loss_scale(state)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1e39])
+def test_refuses_a_scale_out_of_range(scale):
+    allowed = r"must be in \[2\*\*-126, 2\*\*127\]; got .*32768"
+    with pytest.raises(ValueError, match=rf"^loss_scale {allowed}"):
+        lion_jax.with_loss_scale(optax.sgd(0.1), scale)
+    with pytest.raises(ValueError, match=rf"^initial {allowed}"):
+        lion_jax.DynamicLossScale(scale)
+
+
+@pytest.mark.parametrize("scale", [None, "dynamic", True, lion_jax.DynamicLossScale])
+def test_refuses_what_is_no_scale(scale):
+    with pytest.raises(TypeError, match=r"^loss_scale must be a number or a DynamicLossScale"):
+        lion_jax.with_loss_scale(optax.sgd(0.1), scale)
+
+
+@pytest.mark.parametrize(("interval", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_refuses_an_interval_of_no_steps(interval, error):
+    with pytest.raises(error, match=r"^growth_interval must be an integer >= 1 .*; got"):
+        lion_jax.DynamicLossScale(1.0, interval)
