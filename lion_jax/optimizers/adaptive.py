@@ -47,8 +47,9 @@ def adabelief(
       eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
       weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW:
         a step shrinks the weights by :math:`1 - \eta_t \lambda`.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them. ``static_args`` for
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mask",)``.
 
     Returns:
@@ -117,8 +118,9 @@ def adan(
       b3: :math:`\beta_3` in [0, 1), the decay rate of the squares'; likewise.
       eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
       weight_decay: :math:`\lambda` >= 0, likewise.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them.
       proximal: whether the decay is a proximal step after the update, as in the paper, or stands
         before the learning rate, as in AdamW. ``static_args`` for ``optax.inject_hyperparams``:
         ``("mask", "proximal")``.
@@ -189,8 +191,9 @@ def ademamix(
       eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
       weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW:
         a step shrinks the weights by :math:`1 - \eta_t \lambda`.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them.
       warmup_steps: T >= 1, the updates over which :math:`\alpha` and :math:`\beta_3` grow; None has
         them at once. ``static_args`` for ``optax.inject_hyperparams``: ``("mask",
         "warmup_steps")``.

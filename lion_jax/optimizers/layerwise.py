@@ -57,8 +57,9 @@ def lars(
       trust_coefficient: :math:`\kappa` >= 0, likewise.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
-      weight_decay_mask: which leaves decay: a boolean, a tree of them like the parameters or a
-        prefix of one, or a function from parameters to such a tree.
+      weight_decay_mask: which leaves decay, or how much of :math:`\lambda` each gets: a boolean, a
+        tree of them or of numbers >= 0 like the parameters or a prefix of one, or a function from
+        parameters to such a tree, as in :mod:`lion_jax.groups`.
       trust_ratio_mask: which leaves have a rate of their own, the others have :math:`r_t = 1`;
         likewise. ``static_args`` for ``optax.inject_hyperparams``: ``("nesterov", "scale_clip",
         "weight_decay_mask", "trust_ratio_mask")``.
@@ -131,8 +132,9 @@ def lamb(
       eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
       weight_decay: :math:`\lambda` >= 0, likewise. It is part of the update that the trust ratio
         scales.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
         ``static_args`` for ``optax.inject_hyperparams``: ``("mask", "scale_clip")``.
@@ -199,8 +201,9 @@ def ralars(
       eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
       weight_decay: :math:`\lambda` >= 0, likewise. It is part of the update that the trust ratio
         scales.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
       force_adaptive_momentum: whether Adam's direction replaces the plain momentum in the first

@@ -46,8 +46,9 @@ def lion(
         float32.
       weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in
         AdamW: a step shrinks the weights by :math:`1 - \eta_t \lambda`.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them. ``static_args`` for
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mu_dtype", "mask")``.
 
     Returns:
@@ -119,8 +120,9 @@ def decoupled_lion(
         float32.
       weight_decay: :math:`\lambda` >= 0, likewise. It stands after the learning rate: the decay is
         scaled by :math:`\eta_t / \eta_0`, not by :math:`\eta_t`.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them. ``static_args`` for
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mu_dtype", "mask")``.
       initial_learning_rate: :math:`\eta_0` > 0. None takes a constant ``learning_rate``. With a
         schedule it must be given, since a warm-up starts at 0; mostly it is the peak. Give it with

@@ -5,20 +5,22 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import (
     check_flag,
     check_has_params,
-    check_mask,
     check_real,
     check_scalars,
+    check_shares,
     is_off,
 )
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
+from lion_jax._shares import map_shares, spread
 
 
 @computed_in_float32
@@ -48,8 +50,9 @@ def add_decoupled_weight_decay(
     Args:
       weight_decay: :math:`\lambda` >= 0: a number, a traced scalar, or a schedule from the update
         count. The number 0 adds nothing and reads no parameters.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them. ``static_args`` for
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mask", "cautious")``.
       multiplier: :math:`k`, likewise a number, a traced scalar or a schedule; None is 1. Chained
         after the learning rate, where updates have changed their sign, it has to be negative.
@@ -60,7 +63,7 @@ def add_decoupled_weight_decay(
       least float32.
 
     Raises:
-      ValueError: a scalar out of range; at ``update``, missing parameters.
+      ValueError: a scalar or a number in the mask out of range; at ``update``, missing parameters.
       TypeError: a scalar that is no number, a mask that is no mask; at ``update``, complex leaves
         in the cautious form.
 
@@ -81,7 +84,7 @@ def add_decoupled_weight_decay(
     """
     k = 1.0 if multiplier is None else multiplier
     check_scalars(weight_decay=weight_decay, multiplier=k)
-    check_mask("mask", mask)
+    check_shares("mask", mask)
     check_flag("cautious", cautious)
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -91,17 +94,10 @@ def add_decoupled_weight_decay(
         check_has_params(params, "add_decoupled_weight_decay")
         if cautious:
             check_real((updates, params), "cautious weight decay")
-        (updates,) = map_leaves(
-            _decay_cautiously if cautious else _decay,
-            (updates,),
-            (params,),
-            weight_decay=weight_decay,
-            k=k,
-        )
-        return updates, state
+        decay = _decay_cautiously if cautious else _decay
+        return _map(decay, updates, params, mask, weight_decay=weight_decay, k=k), state
 
-    decayed = optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
-    return decayed if mask is None else optax.masked(decayed, mask)
+    return optax.GradientTransformationExtraArgs(_init_for(mask), update_fn)
 
 
 @computed_in_float32
@@ -126,8 +122,9 @@ def apply_proximal_weight_decay(
         count.
       weight_decay: :math:`\lambda` >= 0, likewise. The number 0 changes nothing and reads no
         parameters.
-      mask: which leaves decay: a tree of booleans like the parameters or a prefix of one, or a
-        function from parameters to such a tree; None is all of them. ``static_args`` for
+      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
+        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
+        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
         ``optax.inject_hyperparams``: ``("mask",)``.
 
     Returns:
@@ -135,7 +132,7 @@ def apply_proximal_weight_decay(
       parameters' dtype. The arithmetic is at least float32.
 
     Raises:
-      ValueError: a scalar out of range; at ``update``, missing parameters.
+      ValueError: a scalar or a number in the mask out of range; at ``update``, missing parameters.
       TypeError: a scalar that is no number, a mask that is no mask.
 
     Example:
@@ -152,30 +149,51 @@ def apply_proximal_weight_decay(
       <https://arxiv.org/abs/2202.00089>`_, 2022, Section 2.
     """
     check_scalars(learning_rate=learning_rate, weight_decay=weight_decay)
-    check_mask("mask", mask)
+    check_shares("mask", mask)
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         if is_off(weight_decay):
             return updates, state
         check_has_params(params, "apply_proximal_weight_decay")
-        (updates,) = map_leaves(
-            _proximal, (updates,), (params,), shrinkage=learning_rate * weight_decay
-        )
-        return updates, state
+        shrinkage = learning_rate * weight_decay
+        return _map(_proximal, updates, params, mask, shrinkage=shrinkage), state
 
-    decayed = optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
-    return decayed if mask is None else optax.masked(decayed, mask)
+    return optax.GradientTransformationExtraArgs(_init_for(mask), update_fn)
 
 
-def _proximal(u, p, *, shrinkage):
+def _init_for(mask: Any) -> optax.TransformInitFn:
+    """An empty state, once the mask fits the parameters."""
+
+    def init_fn(params):
+        if jax.tree.leaves(params):  # optax asks with no parameters what in a state is like them
+            _shares(mask, params)
+        return optax.EmptyState()
+
+    return init_fn
+
+
+def _map(decay, updates, params, mask, **hyperparameters):
+    if mask is None:
+        return map_leaves(decay, (updates,), (params,), **hyperparameters)[0]
+    return map_shares(decay, updates, (params,), _shares(mask, params), 0, **hyperparameters)
+
+
+def _shares(mask: Any, params: optax.Params) -> Any:
+    shares = spread(mask, params)
+    check_shares("mask", shares)
+    return shares
+
+
+def _proximal(u, p, share=1.0, *, shrinkage):
+    shrinkage = share * shrinkage
     return ((u - shrinkage * p) / (1 + shrinkage),)
 
 
-def _decay(u, p, *, weight_decay, k):
-    return (u + k * weight_decay * p,)
+def _decay(u, p, share=1.0, *, weight_decay, k):
+    return (u + k * weight_decay * share * p,)
 
 
-def _decay_cautiously(u, p, *, weight_decay, k):
-    (decayed,) = _decay(u, p, weight_decay=weight_decay, k=k)
+def _decay_cautiously(u, p, share=1.0, *, weight_decay, k):
+    (decayed,) = _decay(u, p, share, weight_decay=weight_decay, k=k)
     return (jnp.where(jnp.sign(u) * jnp.sign(p) >= 0, decayed, u),)

@@ -17,11 +17,13 @@ from lion_jax._checks import (
     check_real,
     check_scalars,
     check_scale_clip,
+    check_shares,
     check_transformation,
 )
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
+from lion_jax._shares import spread
 
 
 @computed_in_float32
@@ -106,7 +108,7 @@ def scale_by_lars_ratio(
         (0, infinity).
       weight_decay_mask: which leaves decay, the others have :math:`\lambda = 0`: a boolean, a tree
         of them like the parameters or a prefix of one, or a function from parameters to such a
-        tree.
+        tree. Numbers >= 0 in their place say how much of :math:`\lambda` a leaf gets.
       trust_ratio_mask: which leaves have a rate of their own, the others have :math:`r = 1`;
         likewise. ``static_args`` for ``optax.inject_hyperparams``: ``("scale_clip",
         "weight_decay_mask", "trust_ratio_mask")``.
@@ -132,7 +134,7 @@ def scale_by_lars_ratio(
     """
     check_scalars(trust_coefficient=trust_coefficient, weight_decay=weight_decay)
     check_scale_clip("scale_clip", scale_clip)
-    check_mask("weight_decay_mask", weight_decay_mask)
+    check_shares("weight_decay_mask", weight_decay_mask)
     check_mask("trust_ratio_mask", trust_ratio_mask)
     low, high = _bounds(scale_clip)
 
@@ -142,7 +144,7 @@ def scale_by_lars_ratio(
         (updates,) = map_leaves(
             _lars_ratio,
             (updates,),
-            (params, _spread(weight_decay_mask, params), _spread(trust_ratio_mask, params)),
+            (params, spread(weight_decay_mask, params), spread(trust_ratio_mask, params)),
             trust_coefficient=trust_coefficient,
             weight_decay=weight_decay,
             low=low,
@@ -288,9 +290,3 @@ def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _bounds(scale_clip: tuple[Any, Any] | None) -> tuple[Any, Any]:
     return (0.0, math.inf) if scale_clip is None else tuple(scale_clip)
-
-
-def _spread(mask: Any, params: optax.Params) -> Any:
-    """A mask as a tree of booleans like the parameters."""
-    tree = mask(params) if callable(mask) else True if mask is None else mask
-    return jax.tree.map(lambda m, part: jax.tree.map(lambda _: m, part), tree, params)

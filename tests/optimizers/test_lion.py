@@ -209,7 +209,7 @@ def test_bad_moment_dtypes_are_refused(mu_dtype):
         lion_jax.lion(1e-3, mu_dtype=mu_dtype)
 
 
-@pytest.mark.parametrize("mask", [3, {"w": 1.0}, "w"])
+@pytest.mark.parametrize("mask", [1j, {"w": "1.0"}, "w"])
 def test_bad_masks_are_refused(mask):
     with pytest.raises(TypeError, match=r"^mask must be None, a tree of booleans"):
         lion_jax.lion(1e-3, mask=mask)

@@ -8,7 +8,11 @@ import optax
 import pytest
 from trees import run, tree
 
-from lion_jax.primitives import add_decoupled_weight_decay
+from lion_jax.primitives import (
+    add_decoupled_weight_decay,
+    apply_proximal_weight_decay,
+    scale_by_lars_ratio,
+)
 
 
 def apply(tx, updates, params):
@@ -91,3 +95,113 @@ def test_decay_survives_bfloat16_in_a_chain_of_lion():
     expected = -(1 + 0.5 * params.astype(jnp.float32))
     np.testing.assert_array_equal(updates, expected.astype(jnp.bfloat16))
     assert jnp.all(updates != -1)
+
+
+SHARES = {"a": 0.5, "b": 0, "c": True, "d": False, "e": 2, "f": np.float32(0.25)}
+
+
+@pytest.mark.parametrize(
+    "decay",
+    [
+        add_decoupled_weight_decay,
+        lambda wd, mask=None: add_decoupled_weight_decay(wd, mask, cautious=True),
+        lambda wd, mask=None: apply_proximal_weight_decay(0.5, wd, mask),
+        lambda wd, mask=True: scale_by_lars_ratio(0.1, wd, weight_decay_mask=mask),
+    ],
+    ids=["plain", "cautious", "proximal", "lars"],
+)
+def test_a_mask_of_numbers_shares_the_decay_out(decay):
+    params = {name: jnp.array([2.0, -3.0]) for name in SHARES}
+    updates = jax.tree.map(jnp.ones_like, params)
+    shared = jax.jit(lambda u, p: apply(decay(0.4, SHARES), u, p))(updates, params)
+    for name, share in SHARES.items():
+        alone = apply(decay(0.4 * float(share)), updates[name], params[name])
+        np.testing.assert_allclose(shared[name], alone, rtol=1e-6, err_msg=name)
+
+
+def test_a_mask_of_numbers_may_be_a_prefix_or_a_function():
+    params = {"a": [jnp.ones(2), jnp.ones(3)], "b": jnp.ones(1)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    expected = {"a": [jnp.full(2, 0.25), jnp.full(3, 0.25)], "b": jnp.full(1, 0.5)}
+    for mask in ({"a": 0.5, "b": 1}, lambda p: {"a": [0.5, 0.5], "b": 1.0}):
+        chex.assert_trees_all_equal(
+            apply(add_decoupled_weight_decay(0.5, mask), zeros, params), expected
+        )
+
+
+@pytest.mark.parametrize("share", [0, 0.0, False])
+@pytest.mark.parametrize(
+    "decay", [add_decoupled_weight_decay, lambda wd, m: apply_proximal_weight_decay(0.5, wd, m)]
+)
+def test_a_leaf_without_a_share_is_not_read(decay, share):
+    tx, tree = decay(0.5, {"a": share, "b": 1.0}), {"a": jnp.ones(2), "b": jnp.ones(3)}
+    jaxpr = jax.make_jaxpr(lambda u, p: tx.update(u, optax.EmptyState(), p)[0])(tree, tree).jaxpr
+    updates_a, _, params_a, params_b = jaxpr.invars
+    read = [v for eqn in jaxpr.eqns for v in eqn.invars]
+    assert params_a not in read
+    assert params_b in read
+    assert jaxpr.outvars[0] is updates_a
+
+
+def test_leaves_of_a_shape_share_their_calls_whatever_their_shares():
+    params = {str(i): jnp.ones(3) for i in range(16)}
+    tx = add_decoupled_weight_decay(0.5, {str(i): (i + 1) / 16 for i in range(16)})
+    jaxpr = jax.make_jaxpr(lambda u, p: tx.update(u, optax.EmptyState(), p)[0])(params, params)
+    calls = [eqn for eqn in jaxpr.jaxpr.eqns if "jaxpr" in eqn.params]
+    assert len(calls) == 4
+    assert len({id(eqn.params["jaxpr"]) for eqn in calls}) == 1
+
+
+def test_shares_may_be_traced():
+    decayed = jax.jit(
+        lambda share: apply(
+            add_decoupled_weight_decay(0.5, {"a": share}), {"a": jnp.ones(2)}, {"a": jnp.ones(2)}
+        )
+    )
+    for share in (0.0, 0.5):
+        np.testing.assert_array_equal(decayed(share)["a"], [1 + 0.5 * share] * 2)
+
+
+@pytest.mark.usefixtures("x64")
+def test_shares_widen_nothing():
+    params = jnp.ones(2, jnp.float32)
+    assert apply(add_decoupled_weight_decay(0.5, 0.3), params, params).dtype == jnp.float32
+    params = params.astype(jnp.float64)
+    decayed = apply(add_decoupled_weight_decay(0.5, 0.3), params, params)
+    np.testing.assert_allclose(decayed, 1.15, rtol=1e-15)
+
+
+def test_a_mask_does_not_hinder_what_maps_states():
+    tx = optax.chain(add_decoupled_weight_decay(0.5, {"a": 0.5}), optax.trace(0.9))
+    state = tx.init({"a": jnp.ones(2)})
+    mapped = optax.tree_utils.tree_map_params(tx, lambda x: x.astype(jnp.float16), state)
+    assert jax.tree.leaves(mapped)[0].dtype == jnp.float16
+
+
+@pytest.mark.parametrize(
+    ("share", "error"),
+    [
+        (-1.0, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (np.ones(2), ValueError),
+        (jnp.ones(2), ValueError),
+        ("0.5", TypeError),
+        (1j, TypeError),
+    ],
+)
+def test_a_share_that_is_none_is_refused(share, error):
+    message = r"^(weight_decay_)?mask must be .* numbers >= 0 .*got the leaf .*Try"
+    params = {"a": jnp.ones(2)}
+    for make in (add_decoupled_weight_decay, lambda wd, m: apply_proximal_weight_decay(1, wd, m)):
+        with pytest.raises(error, match=message):
+            make(0.1, {"a": share})
+        with pytest.raises(error, match=message):
+            make(0.1, lambda params: {"a": share}).init(params)
+    with pytest.raises(error, match=message):
+        scale_by_lars_ratio(weight_decay_mask={"a": share})
+
+
+def test_a_mask_that_does_not_fit_is_refused_at_init():
+    with pytest.raises(ValueError, match=r"[Kk]ey"):
+        add_decoupled_weight_decay(0.1, {"a": True}).init({"b": jnp.ones(2)})

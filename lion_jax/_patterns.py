@@ -1,0 +1,131 @@
+"""Leaves by path: patterns, what they match, and what they nearly match."""
+
+import collections
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+Pattern = str | Callable[[str, Any], bool]
+
+_VALUE = jax.tree_util.GetAttrKey("value")
+_NEAR = 0.6  # difflib's own idea of a good enough match
+
+
+def present_paths(tree: Any) -> list[str]:
+    """The path of each leaf."""
+    return [path for path, leaf in _with_paths(tree) if not _is_absent(leaf)]
+
+
+class _Rule(NamedTuple):
+    """A compiled pattern and what it gives to the leaves that it is the first to match."""
+
+    pattern: Pattern
+    matches: Callable[[str, Any], bool]
+    value: Any
+
+
+def first_match(
+    items: Iterable[tuple[Pattern, Any]], default: Any
+) -> Callable[[optax.Params], Any]:
+    """From parameters to a tree like them: the value of the first pattern that matches each leaf.
+
+    Args:
+      items: patterns, each with the value that it gives.
+      default: the value where none matches.
+
+    Raises:
+      ValueError: no valid regular expression; at use, one that matches no leaf.
+      TypeError: a pattern neither string nor function.
+    """
+    rules = [_Rule(pattern, _matcher(pattern), value) for pattern, value in items]
+
+    def by_path(params):
+        named = _with_paths(params)
+        for rule in rules:
+            _refuse_unmatched(rule, named)
+        values = (
+            next((rule.value for rule in rules if rule.matches(path, leaf)), default)
+            for path, leaf in named
+            if not _is_absent(leaf)
+        )
+        return jax.tree.structure(params).unflatten(values)
+
+    return by_path
+
+
+def _matcher(pattern: Pattern) -> Callable[[str, Any], bool]:
+    if not isinstance(pattern, str):
+        if callable(pattern):
+            return pattern
+        raise TypeError(
+            "pattern must be a regular expression or a function (path, leaf) -> bool; got "
+            f"{pattern!r} of type {type(pattern).__name__}. "
+            'Try one argument for each, or "first|second".'
+        )
+    try:
+        search = re.compile(pattern).search
+    except re.error as error:
+        raise ValueError(
+            f"pattern must be a valid regular expression; got {pattern!r}: {error}. "
+            f"Try {re.escape(pattern)!r} (re.escape) to match it as it stands."
+        ) from error
+    return lambda path, leaf: search(path) is not None
+
+
+def _refuse_unmatched(rule: _Rule, named: Sequence[tuple[str, Any]]) -> None:
+    """Refuses a regular expression without a leaf, unless some are hidden from us.
+
+    Below an `optax.MaskedNode` there may have been anything. A None, for a missing gradient or an
+    unused bias, counts as a leaf.
+    """
+    if not isinstance(rule.pattern, str) or any(rule.matches(path, None) for path, _ in named):
+        return
+    count = sum(not _is_absent(leaf) for _, leaf in named)
+    if count == 0 or any(isinstance(leaf, optax.MaskedNode) for _, leaf in named):
+        return
+    near = _near_misses(rule.pattern, [path for path, _ in named])
+    raise ValueError(
+        f"pattern must be found in the path of at least one of the {count} leaves; "
+        f"got {rule.pattern!r}, which is in none. "
+        f"{'Near misses' if near else 'Nothing is near it; the first paths'}: "
+        f"{', '.join(map(repr, near or [path for path, _ in named[:3]]))}. "
+        "Try one of them, or groups.paths(params) to see all."
+    )
+
+
+def _near_misses(pattern: str, names: Sequence[str]) -> list[str]:
+    """At most five paths, or parts of them, that look like the pattern or an alternative in it."""
+    parts = [part for name in names for part in name.split("/")]
+    candidates = {candidate.lower(): candidate for candidate in (*parts, *names)}
+    near = [
+        candidates[match]
+        for alternative in re.sub(r"[\\^$.*+?()\[\]{}]", "", pattern).lower().split("|")
+        for match in difflib.get_close_matches(alternative, candidates, 5, _NEAR)
+    ]
+    return list(dict.fromkeys(near))[:5]
+
+
+def _is_absent(leaf: Any) -> bool:
+    return leaf is None or isinstance(leaf, optax.MaskedNode)
+
+
+def _with_paths(tree: Any) -> list[tuple[str, Any]]:
+    """Leaves, and what stands in the place of absent ones, by path."""
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_absent)
+    variables = {keys[:-1] for keys, _ in found if keys[-1:] == (_VALUE,)}
+    if variables:  # what has more than a value, like attention with a query and a key, is none
+        below = collections.Counter(keys[:i] for keys, _ in found for i in range(len(keys)))
+        variables = {keys for keys in variables if below[keys] == 1}
+    return [
+        (
+            jax.tree_util.keystr(
+                keys[:-1] if keys[:-1] in variables else keys, simple=True, separator="/"
+            ),
+            leaf,
+        )
+        for keys, leaf in found
+    ]

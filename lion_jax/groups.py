@@ -1,0 +1,303 @@
+"""Parameter groups by path: decay masks, multipliers, labels and freezing.
+
+A leaf's path is its keys joined by slashes: ``layer/kernel``, ``blocks/0/attn/w``. The ``value``
+that flax nnx puts below each variable is left out. A pattern is a regular expression, searched for
+anywhere in the path, or a function ``(path, leaf) -> bool``, which may ask for the shape and dtype
+of the leaf and no more: the leaf may be traced or abstract. A regular expression that matches no
+leaf is refused when it meets the parameters, with the paths that it nearly matches.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_number, check_transformation
+from lion_jax._dtypes import computed_in_float32, map_present
+from lion_jax._patterns import Pattern, first_match, present_paths
+from lion_jax._shares import map_shares
+
+FromParams = Callable[[optax.Params], Any]
+
+_BIAS_OR_SCALE = re.compile(r"(?i)(^|_)(bias(es)?|scale|gamma|beta|offset)$")
+_NORM = re.compile(r"(?i)(norm(s|alization)?|(^|_)(ln|bn|gn))(_?\d+|_[a-z]+)?$")
+
+
+def paths(params: optax.Params) -> list[str]:
+    """The path of each leaf, in the order of the leaves: what there is to match.
+
+    Args:
+      params: any tree.
+
+    Returns:
+      A list of strings; the path of a tree that is a single leaf is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import groups
+      >>> groups.paths({"blocks": [{"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}]})
+      ['blocks/0/bias', 'blocks/0/kernel']
+    """
+    return present_paths(params)
+
+
+def select(*patterns: Pattern) -> FromParams:
+    """A mask that is True where any of the patterns matches.
+
+    Args:
+      *patterns: regular expressions or functions ``(path, leaf) -> bool``.
+
+    Returns:
+      A function from parameters to a tree of booleans like them: for the ``mask`` of any
+      transformation here or in optax, for ``optax.masked`` and the like.
+
+    Raises:
+      ValueError: no valid regular expression; at use, one that matches no leaf.
+      TypeError: neither a string nor a function.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import groups
+      >>> groups.select("kernel$")({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
+      {'bias': False, 'kernel': True}
+    """
+    return first_match(((pattern, True) for pattern in patterns), default=False)
+
+
+def exclude(*patterns: Pattern) -> FromParams:
+    """A mask that is False where any of the patterns matches.
+
+    Arguments, errors and uses are those of :func:`select`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import groups
+      >>> groups.exclude("bias|norm")({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
+      {'bias': False, 'kernel': True}
+    """
+    return first_match(((pattern, False) for pattern in patterns), default=True)
+
+
+def exclude_biases_and_norms(params: optax.Params) -> Any:
+    """The usual mask for weight decay: False for biases, scales and what normalization layers have.
+
+    These are, in any case of letters,
+
+    - leaves of rank 0 and 1;
+    - leaves called ``bias``, ``biases``, ``scale``, ``gamma``, ``beta`` or ``offset``, alone or
+      after an underscore, as in ``layer_scale``: layers stacked for ``jax.lax.scan`` and attention
+      by heads have biases of rank 2;
+    - leaves that are or belong directly to something whose name ends in ``norm``, ``norms`` or
+      ``normalization``, or is ``ln``, ``bn`` or ``gn``, alone or after an underscore; behind it may
+      stand a number or a suffix, as in ``LayerNorm_0``, ``norm1`` and ``ln_f``.
+
+    A matrix called ``b`` decays: it may be half of a low-rank adapter.
+
+    Args:
+      params: the parameters. Pass the function itself as a mask.
+
+    Returns:
+      A tree of booleans like the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> from lion_jax import groups
+      >>> tx = lion_jax.lion(1e-4, weight_decay=0.1, mask=groups.exclude_biases_and_norms)
+      >>> groups.exclude_biases_and_norms(
+      ...     {"ln_1": {"g": jnp.ones((12, 64))}, "mlp": {"w": jnp.ones((12, 64, 64))}}
+      ... )
+      {'ln_1': {'g': False}, 'mlp': {'w': True}}
+    """
+    return exclude(_is_bias_or_norm)(params)
+
+
+def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromParams:
+    """Labels for ``optax.partition``: groups that want different transformations.
+
+    For groups that differ in learning rate or weight decay alone, :func:`scale_by_group` and
+    :func:`multipliers` read each leaf once, however many groups there are.
+
+    Args:
+      by_pattern: the label of each pattern; of several that match a leaf the first decides.
+      default: the label where none matches.
+
+    Returns:
+      A function from parameters to a tree of labels like them.
+
+    Raises:
+      ValueError, TypeError: as in :func:`select`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
+      >>> from lion_jax import groups
+      >>> tx = optax.partition(
+      ...     {"lion": lion_jax.lion(1e-4), "adam": optax.adam(1e-3)},
+      ...     groups.labels({"embed": "adam", "bias$": "adam"}, default="lion"),
+      ... )
+      >>> state = tx.init({"embed": jnp.ones((5, 2)), "kernel": jnp.ones(2), "bias": jnp.ones(2)})
+    """
+    return first_match(_items(by_pattern), default)
+
+
+def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromParams:
+    """How much each leaf gets of something: a decay mask of numbers.
+
+    Args:
+      by_pattern: a number >= 0 for each pattern, or a traced scalar; of several patterns that match
+        a leaf the first decides.
+      default: the number where none matches.
+
+    Returns:
+      A function from parameters to a tree of numbers like them, for the ``mask`` of every
+      transformation here that has one. With it the weight decay is of several strengths, in one
+      pass over the leaves; those with 0 are not read for it.
+
+    Raises:
+      ValueError, TypeError: as in :func:`select`; a number out of range or no number.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> from lion_jax import groups
+      >>> mask = groups.multipliers({"bias|norm": 0.0, "embed": 0.5})
+      >>> tx = lion_jax.lion(1.0, weight_decay=0.1, mask=mask)
+      >>> params = {"bias": jnp.array([8.0]), "embed": jnp.array([8.0]), "norm": jnp.ones(1)}
+      >>> updates, _ = tx.update({k: jnp.zeros(1) for k in params}, tx.init(params), params)
+      >>> print(updates["bias"], updates["embed"])
+      [-0.] [-0.4]
+    """
+    by_pattern = dict(_items(by_pattern))
+    for pattern, share in by_pattern.items():
+        check_number("share", share, alias=f"by_pattern[{pattern!r}]")
+    check_number("share", default, alias="default")
+    return first_match(by_pattern.items(), default)
+
+
+@computed_in_float32
+def scale_by_group(
+    by_pattern: Mapping[Pattern, Any], default: Any = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiplies the updates of each group: learning rates by group.
+
+    .. math::
+
+      u \leftarrow r u
+
+    with a number :math:`r` for each leaf. Chained after an optimizer it multiplies the learning
+    rate of the leaf, in its weight decay too, as parameter groups do in PyTorch. Between narrow
+    updates and parameters it rounds once more.
+
+    Args:
+      by_pattern: :math:`r` >= 0 for each pattern: a number or a traced scalar; of several patterns
+        that match a leaf the first decides. 0 stops a leaf, but keeps its state: see
+        :func:`freeze`.
+      default: :math:`r` where none matches.
+
+    Returns:
+      A transformation of updates that keeps shapes, units and dtypes, and leaves alone what has
+      the number 1. It has no state.
+
+    Raises:
+      ValueError, TypeError: as in :func:`multipliers`, a pattern that matches no leaf at ``init``.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
+      >>> from lion_jax import groups
+      >>> tx = optax.chain(lion_jax.lion(1e-2), groups.scale_by_group({"backbone/": 0.1}))
+      >>> params = {"backbone": {"w": jnp.ones(1)}, "head": {"w": jnp.ones(1)}}
+      >>> updates, _ = tx.update(params, tx.init(params), params)
+      >>> print(updates["backbone"]["w"], updates["head"]["w"])
+      [-0.001] [-0.01]
+    """
+    rates_of = multipliers(by_pattern, default)
+
+    def init_fn(params):
+        rates_of(params)
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        rates = rates_of(updates if params is None else params)
+        return map_shares(_scale, updates, (), rates, idle=1), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def freeze(
+    inner: optax.GradientTransformation, *patterns: Pattern
+) -> optax.GradientTransformationExtraArgs:
+    """Leaves what matches as it is, and keeps no state for it.
+
+    Args:
+      inner: the transformation of the other leaves: an optimizer, its combinators included. It does
+        not see the frozen ones, in a global norm for example. ``optax.inject_hyperparams`` belongs
+        around it, not around this.
+      *patterns: what to freeze, as in :func:`select`.
+
+    Returns:
+      A transformation whose updates are 0 for the frozen leaves. The state is that of
+      ``optax.partition`` with the labels ``"train"`` and ``"freeze"``: the inner one has
+      ``optax.MaskedNode`` in the place of frozen leaves.
+
+    Raises:
+      ValueError, TypeError: as in :func:`select`, a pattern that matches no leaf at ``init``; an
+        ``inner`` that is no transformation.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import lion_jax
+      >>> from lion_jax import groups
+      >>> params = {"backbone": {"w": jnp.ones((512, 512))}, "head": {"w": jnp.ones(2)}}
+      >>> tx = groups.freeze(lion_jax.lion(1e-4), "^backbone/")
+      >>> print(sum(x.size for x in jax.tree.leaves(tx.init(params))))
+      2
+    """
+    check_transformation("inner", inner)
+    labels_of = first_match(((pattern, "freeze") for pattern in patterns), default="train")
+
+    def partition(params):
+        labels = labels_of(params)  # in a function, since a tree may be callable, a module say
+        return optax.partition({"train": inner, "freeze": optax.stateless(_zero)}, lambda _: labels)
+
+    def init_fn(params):
+        return partition(params).init(params)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        tx = partition(updates if params is None else params)
+        return tx.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _zero(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+    """As `optax.set_to_zero`, but in the parameters' dtype."""
+    likes = updates if params is None else params
+    return map_present(lambda _, like: jnp.zeros_like(like), updates, likes)
+
+
+def _scale(u, rate):
+    return (rate * u,)
+
+
+def _is_bias_or_norm(path: str, leaf: Any) -> bool:
+    *_, module, name = ("", *path.split("/"))
+    return (
+        len(jnp.shape(leaf)) < 2
+        or _BIAS_OR_SCALE.search(name) is not None
+        or _NORM.search(name) is not None
+        or _NORM.search(module) is not None
+    )
+
+
+def _items(by_pattern: Any) -> Iterable[tuple[Pattern, Any]]:
+    if not isinstance(by_pattern, Mapping):
+        raise TypeError(
+            f"by_pattern must be a mapping from patterns; got {by_pattern!r} of type "
+            f'{type(by_pattern).__name__}. Try {{"bias|norm": ...}}.'
+        )
+    return by_pattern.items()
