@@ -5,6 +5,7 @@ here; the optimizers at top level follow the papers.
 """
 
 from lion_jax.compat import holocron as holocron
+from lion_jax.compat import keras as keras
 from lion_jax.compat import lion_pytorch as lion_pytorch
 from lion_jax.compat import llm_foundry as llm_foundry
 from lion_jax.compat import torch as torch

@@ -1,3 +1,3 @@
-"""The recorder is not for pytest to import: it needs the original packages."""
+"""The recorders are not for pytest to import: they need the original packages."""
 
-collect_ignore = ["record.py"]
+collect_ignore_glob = ["record*.py"]

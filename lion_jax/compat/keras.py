@@ -1,0 +1,218 @@
+"""Keras's Lion, what its base class adds to it, and its loss scaling."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import (
+    check_flag,
+    check_number,
+    check_positive_integer,
+    is_off,
+)
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax.combinators.accumulation import with_accumulation
+from lion_jax.combinators.averaging import keep_average
+from lion_jax.combinators.loss_scale import DynamicLossScale, with_loss_scale
+from lion_jax.compat._moments import Scalar
+from lion_jax.optimizers.lion import lion as papers_lion
+from lion_jax.primitives.clipping import clip_by_leaf_norm, global_norm, scale
+
+
+def lion(
+    learning_rate: optax.ScalarOrSchedule = 1e-3,
+    beta_1: Scalar = 0.9,
+    beta_2: Scalar = 0.99,
+    weight_decay: Scalar | None = None,
+    clipnorm: Scalar | None = None,
+    clipvalue: Scalar | None = None,
+    global_clipnorm: Scalar | None = None,
+    use_ema: bool = False,
+    ema_momentum: Scalar = 0.99,
+    ema_overwrite_frequency: int | None = None,
+    loss_scale_factor: Scalar | None = None,
+    gradient_accumulation_steps: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""``keras.optimizers.Lion`` of Keras 3.15.
+
+    .. math::
+
+      \bar g_t &= \operatorname{clip}\left(\frac{1}{A S} \sum_{i=0}^{A-1} g_{t-i}\right) \\
+      \theta_t &= (1 - \eta_t \lambda) \theta_{t-1}
+        - \eta_t \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) \bar g_t) \\
+      m_t &= \beta_2 m_{t-1} + (1 - \beta_2) \bar g_t
+
+    at every :math:`A`-th call, and nothing of this in between. The rule is :func:`lion_jax.lion`;
+    what departs from the parts around it in this package is the clipping by the global norm, where
+    a norm that is not finite makes all gradients NaN, and what accumulation does to schedules and
+    to the average:
+
+    - a schedule is read at the count of calls, not of steps;
+    - the average moves at every call: in the first :math:`A` of them it is the parameters, and
+      where an overwrite is due the parameters become the average at :math:`A` calls in a row.
+
+    Args:
+      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the count of
+        calls.
+      beta_1: :math:`\beta_1` in (0, 1): a number or a traced scalar.
+      beta_2: :math:`\beta_2` in [0, 1), likewise.
+      weight_decay: :math:`\lambda` >= 0, likewise; None is 0.
+      clipnorm: the largest norm of each leaf's gradient >= 0, in the gradients' units, likewise. Of
+        the three kinds of clipping at most one may be given; 0 clips nothing, but counts as given.
+      clipvalue: the largest magnitude of a gradient's entry, likewise.
+      global_clipnorm: the largest norm over all leaves, likewise.
+      use_ema: whether to keep an average of the parameters, for :func:`lion_jax.averaged_params`:
+        what ``finalize_variable_values`` makes the parameters there. Before the first call it is
+        the parameters, there 0.
+      ema_momentum: how much of the average stays at each call, in [0, 1], a number or a traced
+        scalar; read only with ``use_ema``.
+      ema_overwrite_frequency: n >= 1, in steps: at every n-th the parameters become the average.
+        None never overwrites. Read only with ``use_ema``.
+      loss_scale_factor: :math:`S` > 0, a number or a traced scalar: gradients are those of
+        :math:`S` times the loss. None is 1. For :func:`lion_jax.current_loss_scale`. Leave it out
+        inside of :func:`loss_scale_optimizer`, where the peer ignores it.
+      gradient_accumulation_steps: :math:`A` >= 2, in calls; None is 1. ``static_args`` for
+        ``optax.inject_hyperparams``: ``("use_ema", "ema_overwrite_frequency",
+        "gradient_accumulation_steps")``.
+
+    Returns:
+      A transformation from gradients to updates, to be added by ``optax.apply_updates``.
+
+    Raises:
+      ValueError: a hyperparameter out of range, or two kinds of clipping; at ``update``, missing
+        parameters.
+      TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
+      >>> tx = lion_jax.compat.keras.lion(0.5, use_ema=True, ema_momentum=0.5)
+      >>> params = jnp.array([8.0, -8.0])
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.ones(2), state, params)
+      ...     params = optax.apply_updates(params, updates)
+      ...     print(params, lion_jax.averaged_params(state))
+      [ 7.5 -8.5] [ 7.5 -8.5]
+      [ 7. -9.] [ 7.25 -8.75]
+
+    References:
+      `keras.optimizers.Lion <https://keras.io/api/optimizers/lion/>`_; Chen et al., `Symbolic
+      Discovery of Optimization Algorithms <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
+    """
+    check_number("keras_b1", beta_1, alias="beta_1")
+    check_number("b2", beta_2, alias="beta_2")
+    check_number("ema_momentum", ema_momentum)
+    check_flag("use_ema", use_ema)
+    if ema_overwrite_frequency is not None:
+        check_positive_integer("ema_overwrite_frequency", ema_overwrite_frequency, remedy=100)
+    if gradient_accumulation_steps is not None:
+        check_positive_integer(
+            "gradient_accumulation_steps", gradient_accumulation_steps, remedy=4, least=2
+        )
+    if loss_scale_factor is not None:
+        check_number("loss_scale", loss_scale_factor, alias="loss_scale_factor")
+    every = gradient_accumulation_steps or 1
+    tx = _clipped_lion(
+        _read_at_last_call(learning_rate, every),
+        beta_1,
+        beta_2,
+        0.0 if weight_decay is None else weight_decay,
+        _clip(clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm),
+    )
+    if every > 1:
+        tx = with_accumulation(tx, every)
+    if loss_scale_factor is not None:
+        tx = with_loss_scale(tx, loss_scale_factor)
+    return keep_average(tx, ema_momentum, ema_overwrite_frequency, every) if use_ema else tx
+
+
+def loss_scale_optimizer(
+    inner: optax.GradientTransformation,
+    initial_scale: float = 2.0**15,
+    dynamic_growth_steps: int = 2000,
+) -> optax.GradientTransformationExtraArgs:
+    """``keras.optimizers.LossScaleOptimizer`` of Keras 3.15.
+
+    It is :func:`lion_jax.with_loss_scale` with a :class:`lion_jax.DynamicLossScale` under the
+    peer's names. Gradients of the scaled loss are divided by the scale. Where one of them is not
+    finite, the scale is halved, and nothing else happens: averages, accumulated gradients and the
+    counts that schedules read stay as they are. The scale is kept within float32's range, which
+    the peer's can leave for infinity or 0.
+
+    Args:
+      inner: the transformation of the gradients of the loss itself.
+      initial_scale: the scale of the first loss, in [2**-126, 2**127].
+      dynamic_growth_steps: n >= 1: so many finite gradients in a row double the scale.
+        ``static_args`` for ``optax.inject_hyperparams``: all three.
+
+    Returns:
+      A transformation from gradients of the scaled loss to updates, to be added by
+      ``optax.apply_updates``. :func:`lion_jax.current_loss_scale` reads the scale in its state.
+
+    Raises:
+      ValueError: a number out of range.
+      TypeError: an ``inner`` that is no transformation, a number of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> from lion_jax import compat
+      >>> tx = compat.keras.loss_scale_optimizer(compat.keras.lion(0.5), initial_scale=4.0)
+      >>> state = tx.init(jnp.ones(2))
+      >>> updates, state = tx.update(jnp.array([1.0, jnp.inf]), state, jnp.ones(2))
+      >>> print(updates, lion_jax.current_loss_scale(state))
+      [0. 0.] 2.0
+
+    References:
+      `keras.optimizers.LossScaleOptimizer
+      <https://keras.io/api/optimizers/loss_scale_optimizer/>`_.
+    """
+    check_number("loss_scale", initial_scale, alias="initial_scale")
+    check_positive_integer("dynamic_growth_steps", dynamic_growth_steps, remedy=2000)
+    return with_loss_scale(inner, DynamicLossScale(initial_scale, dynamic_growth_steps))
+
+
+@computed_in_float32
+def _clipped_lion(learning_rate, b1, b2, weight_decay, clip) -> optax.GradientTransformation:
+    return optax.chain(clip, papers_lion(learning_rate, b1, b2, weight_decay=weight_decay))
+
+
+def _read_at_last_call(learning_rate: Any, every: int) -> Any:
+    """A schedule of calls as one of steps, each of which is taken at the last of `every` calls."""
+    if every == 1 or not callable(learning_rate):
+        return learning_rate
+    return lambda step: learning_rate(every * step + every - 1)
+
+
+def _clip(**limits: Scalar | None) -> optax.GradientTransformation:
+    """The clipping whose limit is given."""
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    for name, limit in given.items():
+        check_number("clip", limit, alias=name)
+    if len(given) > 1:
+        raise ValueError(
+            f"at most one of {', '.join(limits)} may be given, 0 included; got "
+            f"{', '.join(f'{name}={limit}' for name, limit in given.items())}. "
+            f"Try {list(given)[-1]}=None."
+        )
+    match given:
+        case {"clipnorm": limit} if not is_off(limit):
+            return clip_by_leaf_norm(limit)
+        case {"clipvalue": limit} if not is_off(limit):
+            return optax.clip(limit)
+        case {"global_clipnorm": limit} if not is_off(limit):
+            return _clip_by_global_norm(limit)
+    return optax.identity()
+
+
+def _clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
+    def update_fn(updates, state, params=None):
+        del params
+        norm = global_norm(updates)
+        factor = jnp.where(jnp.isfinite(norm), jnp.minimum(1.0, max_norm / norm), jnp.nan)
+        return map_leaves(scale, (updates,), factor=factor)[0], state
+
+    return optax.GradientTransformation(optax.init_empty_state, update_fn)

@@ -1,0 +1,153 @@
+"""PyTorch's learning rate that follows a metric."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_choice, check_metric, check_number, check_positive_integer
+from lion_jax._dtypes import computed_in_float32
+from lion_jax._leafwise import map_leaves
+from lion_jax.compat._moments import Scalar
+from lion_jax.compat.torch._annealing import as_float
+from lion_jax.primitives.clipping import scale
+
+
+class ReduceLrOnPlateauState(NamedTuple):
+    """State of `reduce_lr_on_plateau`, under the names of torch's ``state_dict`` but for the first.
+
+    Attributes:
+      scale: what the next updates are multiplied by, of shape (), float64 under x64 and float32
+        otherwise; times ``lr`` it is the learning rate in torch's ``param_groups``.
+      best: the best metric so far, likewise.
+      num_bad_epochs: updates since then, or since the last reduction or its cooldown, int32 of
+        shape ().
+      cooldown_counter: updates that the cooldown still lasts, int32 of shape ().
+    """
+
+    scale: jax.Array
+    best: jax.Array
+    num_bad_epochs: jax.Array
+    cooldown_counter: jax.Array
+
+
+@computed_in_float32
+def reduce_lr_on_plateau(
+    lr: Scalar,
+    mode: str = "min",
+    factor: Scalar = 0.1,
+    patience: int = 10,
+    threshold: Scalar = 1e-4,
+    threshold_mode: str = "rel",
+    cooldown: int = 0,
+    min_lr: Scalar = 0,
+    eps: Scalar = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+    r"""``ReduceLROnPlateau``, to be chained after an optimizer of the same constant ``lr``.
+
+    An update multiplies by :math:`s_t` first and reads the metric :math:`v_t` then, as torch's loop
+    steps the optimizer before the scheduler: a metric acts on the learning rate
+    :math:`\eta_t = s_t \eta` from the next update on. Where n, the metrics in succession that were
+    no better than the best, exceeds the patience,
+
+    .. math::
+
+      \eta_{t+1} = \max(\gamma \eta_t, \eta_{\min}) \quad
+        \text{unless it is less than } \eta_t \text{ by no more than } \varepsilon,
+
+    and n starts again from 0, as it does at every metric of a cooldown. Better is, with the
+    threshold :math:`\tau`, less than :math:`(1 - \tau)\, v_{\text{best}}`, or with
+    ``threshold_mode="abs"`` less than :math:`v_{\text{best}} - \tau`; with ``mode="max"`` it is
+    more than :math:`(1 + \tau)\, v_{\text{best}}` or :math:`v_{\text{best}} + \tau`. NaN is never
+    better.
+
+    Departs from ``optax.contrib.reduce_on_plateau``, which reduces one metric earlier, at once, to
+    a relative minimum, and knows no ``"max"`` and no :math:`\varepsilon`.
+
+    Every update is a ``scheduler.step(value)``. Where torch has one per epoch, keep the
+    transformation out of the chain: ``_, state = tx.update({}, state, value=loss)`` once an epoch,
+    and updates times ``state.scale``. Parameter groups have one each, in ``optax.partition``.
+
+    Args:
+      lr: :math:`\eta` >= 0, the optimizer's own: a number or a traced scalar.
+      mode: ``"min"`` for a metric that should fall, ``"max"`` for one that should rise.
+      factor: :math:`\gamma` in [0, 1): a number or a traced scalar.
+      patience: how many metrics may be no better, >= 0.
+      threshold: :math:`\tau` >= 0, a share of the best metric or in its units: a number or a traced
+        scalar.
+      threshold_mode: ``"rel"`` or ``"abs"``.
+      cooldown: for how many metrics after a reduction none is counted, >= 0. ``static_args`` for
+        ``optax.inject_hyperparams``: ``("mode", "patience", "threshold_mode", "cooldown")``.
+      min_lr: :math:`\eta_{\min}` >= 0, in units of the learning rate: a number or a traced scalar.
+      eps: :math:`\varepsilon` >= 0, likewise.
+
+    Returns:
+      A transformation of updates that keeps shapes, dtypes and units. Its ``update`` needs the
+      keyword argument ``value``, the metric: a number or an array of shape (). The state is a
+      :class:`ReduceLrOnPlateauState`.
+
+    Raises:
+      ValueError: an argument out of range; at ``update``, a missing ``value`` or one of another
+        shape.
+      TypeError: an argument of the wrong type, a schedule for ``lr`` included.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from lion_jax import compat
+      >>> plateau = compat.torch.reduce_lr_on_plateau(lr=1.0, factor=0.5, patience=1)
+      >>> tx = optax.chain(compat.torch.sgd(lr=1.0), plateau)
+      >>> state = tx.init(jnp.zeros(1))
+      >>> for loss in [3.0, 2.0, 2.0, 2.0, 2.0]:
+      ...     updates, state = tx.update(jnp.ones(1), state, value=loss)
+      ...     print(updates[0], state[-1].scale)
+      -1.0 1.0
+      -1.0 1.0
+      -1.0 1.0
+      -1.0 0.5
+      -0.5 0.5
+    """
+    check_number("learning_rate", lr, alias="lr")
+    check_choice("mode", mode, "min", "max")
+    check_number("plateau_factor", factor, alias="factor")
+    check_positive_integer("patience", patience, remedy=10, least=0)
+    check_number("threshold", threshold)
+    check_choice("threshold_mode", threshold_mode, "rel", "abs")
+    check_positive_integer("cooldown", cooldown, remedy=0, least=0)
+    check_number("min_lr", min_lr)
+    check_number("eps", eps)
+    sign = -1 if mode == "min" else 1
+
+    def init_fn(params):
+        del params
+        return ReduceLrOnPlateauState(
+            scale=as_float(1.0),
+            best=as_float(-sign * jnp.inf),
+            num_bad_epochs=jnp.zeros((), jnp.int32),
+            cooldown_counter=jnp.zeros((), jnp.int32),
+        )
+
+    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+        del params, extra_args
+        check_metric(value, "reduce_lr_on_plateau")
+        (updates,) = map_leaves(scale, (updates,), factor=state.scale)
+        return updates, step(state, value)
+
+    def step(state, value):
+        value = as_float(value)
+        margin = sign * as_float(threshold)  # 1 - 1e-4 would be 1 in bfloat16
+        bar = state.best * (1 + margin) if threshold_mode == "rel" else state.best + margin
+        is_better = value > bar if mode == "max" else value < bar
+        is_cooling = state.cooldown_counter > 0
+        num_bad_epochs = jnp.where(is_better | is_cooling, 0, state.num_bad_epochs + 1)
+        is_plateau = num_bad_epochs > patience
+        lower = jnp.maximum(factor * state.scale, min_lr / as_float(lr))
+        is_lower = lr * (state.scale - lower) > eps
+        return ReduceLrOnPlateauState(
+            scale=jnp.where(is_plateau & is_lower, lower, state.scale),
+            best=jnp.where(is_better, value, state.best),
+            num_bad_epochs=jnp.where(is_plateau, 0, num_bad_epochs),
+            cooldown_counter=jnp.where(is_plateau, cooldown, state.cooldown_counter - is_cooling),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
