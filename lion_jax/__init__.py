@@ -19,10 +19,20 @@ A tour, from the equation to the training step:
 from importlib.metadata import version as _version
 
 from lion_jax import compat as compat
+from lion_jax import groups as groups
 from lion_jax import primitives as primitives
+from lion_jax.combinators.accumulation import with_accumulation as with_accumulation
+from lion_jax.combinators.averaging import averaged_params as averaged_params
+from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
+from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
 from lion_jax.combinators.lookahead import lookahead as lookahead
 from lion_jax.combinators.lookahead import slow_params as slow_params
+from lion_jax.combinators.loss_scale import DynamicLossScale as DynamicLossScale
+from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_scale
+from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
 from lion_jax.combinators.scout import scout as scout
+from lion_jax.conversion import LionHyperparameters as LionHyperparameters
+from lion_jax.conversion import from_adamw as from_adamw
 from lion_jax.optimizers.adaptive import adabelief as adabelief
 from lion_jax.optimizers.adaptive import adan as adan
 from lion_jax.optimizers.adaptive import ademamix as ademamix

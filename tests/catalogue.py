@@ -13,7 +13,7 @@ from typing import Any
 import optax
 
 import lion_jax
-from lion_jax import compat, primitives
+from lion_jax import compat, groups, primitives
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
 MOMENTUM = {"b1": 0.75, "b2": 0.875}
@@ -89,6 +89,14 @@ CATALOGUE = [
     ),
     Entry("clip_by_global_norm", primitives.clip_by_global_norm, {"max_norm": 0.5}),
     Entry(
+        "scale_by_group",
+        groups.scale_by_group,
+        {},
+        {"default": 0.5},
+        static={"by_pattern": {lambda path, leaf: leaf.ndim > 1: 2.0}},
+    ),
+    Entry("clip_by_leaf_norm", primitives.clip_by_leaf_norm, {"max_norm": 0.5}),
+    Entry(
         "add_decoupled_weight_decay",
         primitives.add_decoupled_weight_decay,
         {"weight_decay": 0.1, "multiplier": 2.0},
@@ -138,6 +146,13 @@ CATALOGUE = [
         slow=True,
     ),
     Entry("lion", lion_jax.lion, LION),
+    Entry(
+        "lion_multipliers",
+        lion_jax.lion,
+        LION,
+        static={"mask": groups.multipliers({lambda path, leaf: leaf.ndim > 1: 0.5}, 0.25)},
+        slow=True,
+    ),
     Entry("decoupled_lion", lion_jax.decoupled_lion, LION, {"initial_learning_rate": 2e-2}),
     Entry("adabelief", lion_jax.adabelief, ADAMW),
     Entry("adan", lion_jax.adan, ADAMW | ADAN),
@@ -173,6 +188,39 @@ CATALOGUE = [
         {"slow_step_size": 0.5},
         static={"inner": INNER, "sync_period": 2, "reset_inner": True},
     ),
+    Entry("freeze", lambda inner: groups.freeze(inner), {}, static={"inner": INNER}, slow=True),
+    Entry(
+        "with_parameter_average",
+        lion_jax.with_parameter_average,
+        {"decay": 0.5},
+        static={"inner": INNER, "overwrite_every": 2},
+    ),
+    Entry(
+        "with_accumulation",
+        lion_jax.with_accumulation,
+        {},
+        static={"inner": INNER, "every": 2},
+    ),
+    Entry(
+        "with_loss_scale",
+        lion_jax.with_loss_scale,
+        {},
+        {"loss_scale": 4.0},
+        static={"inner": INNER},
+        slow=True,
+    ),
+    Entry(
+        "with_loss_scale_dynamic",
+        lion_jax.with_loss_scale,
+        {},
+        static={"inner": INNER, "loss_scale": lion_jax.DynamicLossScale(4.0, 2)},
+    ),
+    Entry(
+        "with_finite_guard",
+        lion_jax.with_finite_guard,
+        {},
+        static={"inner": INNER, "max_consecutive": 2},
+    ),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH
@@ -180,6 +228,34 @@ CATALOGUE = [
     Entry("torch_clip_grad_norm", compat.torch.clip_grad_norm, {}, {"max_norm": 0.5}, slow=True),
     Entry(
         "torch_clip_grad_value", compat.torch.clip_grad_value, {}, {"clip_value": 0.5}, slow=True
+    ),
+    Entry(
+        "keras_lion",
+        compat.keras.lion,
+        {"learning_rate": 1e-2},
+        {"beta_1": 0.75, "beta_2": 0.875, "clipnorm": 0.5, "ema_momentum": 0.5},
+        {"weight_decay": 0.1, "use_ema": True, "gradient_accumulation_steps": 2},
+        slow=True,
+    ),
+    Entry(
+        "keras_lion_scaled",
+        compat.keras.lion,
+        {"learning_rate": 1e-2},
+        {
+            "beta_1": 0.75,
+            "beta_2": 0.875,
+            "global_clipnorm": 0.5,
+            "ema_momentum": 0.5,
+            "loss_scale_factor": 4.0,
+        },
+        slow=True,
+    ),
+    Entry(
+        "keras_loss_scale_optimizer",
+        compat.keras.loss_scale_optimizer,
+        {},
+        static={"inner": INNER, "initial_scale": 4.0, "dynamic_growth_steps": 2},
+        slow=True,
     ),
     *(
         Entry(f"holocron_{name}", getattr(compat.holocron, name), *rest, slow=True)
@@ -221,4 +297,14 @@ CATALOGUE = [
 COMBINATORS: dict[str, Callable[[Any], optax.GradientTransformationExtraArgs]] = {
     "lookahead": functools.partial(lion_jax.lookahead, sync_period=2),
     "scout": functools.partial(lion_jax.scout, sync_period=2),
+    "with_parameter_average": functools.partial(
+        lion_jax.with_parameter_average, decay=0.5, overwrite_every=2
+    ),
+    "with_accumulation": functools.partial(lion_jax.with_accumulation, every=2),
+    "with_loss_scale": functools.partial(lion_jax.with_loss_scale, loss_scale=4.0),
+    "with_loss_scale_dynamic": functools.partial(
+        lion_jax.with_loss_scale, loss_scale=lion_jax.DynamicLossScale(4.0, 2)
+    ),
+    "with_finite_guard": lion_jax.with_finite_guard,
+    "freeze": groups.freeze,
 }
