@@ -109,6 +109,10 @@ def with_accumulation(
 
 
 def _accumulate(g, gradient_sum, *, every, is_step):
-    """The mean to take a step by, and the sum to go on from."""
-    gradient_sum = gradient_sum + g
-    return gradient_sum / every, jnp.where(is_step, 0, gradient_sum)
+    """The mean to take a step by, and the sum to go on from.
+
+    The sum is written twice, since one that both need would tempt the TPU compiler to put it into
+    memory: AdamW would then move 56 bytes per parameter rather than 36.
+    """
+    mean = (gradient_sum + g) / every
+    return mean, jnp.where(is_step, 0, gradient_sum) + jnp.where(is_step, 0, g)

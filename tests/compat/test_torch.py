@@ -9,6 +9,7 @@ import pytest
 import recordings
 from trees import assert_close, run, specs, tree
 
+import lion_jax
 from lion_jax import compat
 
 FACTORIES = {
@@ -44,10 +45,7 @@ def make(name):
     case, lr = recordings.CASES[name], recordings.schedule(name)
     factory, kwargs = FACTORIES[case["cls"]], case["kwargs"]
     if every := case.get("accum"):
-        tx = optax.MultiSteps(
-            factory(lr, **kwargs), every, accumulator_dtype=jnp.result_type(float)
-        )
-        return tx.gradient_transformation()
+        return lion_jax.with_accumulation(factory(lr, **kwargs), every)
     if groups := case.get("groups"):
         leaves = recordings.trajectory(name)
         parts = {leaf: group_of(factory, case, lr, groups.get(leaf, {})) for leaf in leaves}
