@@ -24,6 +24,8 @@ from lion_jax import primitives as primitives
 from lion_jax.combinators.accumulation import with_accumulation as with_accumulation
 from lion_jax.combinators.averaging import averaged_params as averaged_params
 from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
+from lion_jax.combinators.guard import has_given_up as has_given_up
+from lion_jax.combinators.guard import skipped_steps as skipped_steps
 from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
 from lion_jax.combinators.lookahead import lookahead as lookahead
 from lion_jax.combinators.lookahead import slow_params as slow_params

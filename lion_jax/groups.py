@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_number, check_transformation
 from lion_jax._dtypes import computed_in_float32, map_present
 from lion_jax._patterns import Pattern, first_match, present_paths
-from lion_jax._shares import map_shares
+from lion_jax._shares import map_shares, spread
 
 FromParams = Callable[[optax.Params], Any]
 
@@ -41,6 +42,47 @@ def paths(params: optax.Params) -> list[str]:
       ['blocks/0/bias', 'blocks/0/kernel']
     """
     return present_paths(params)
+
+
+def describe(params: optax.Params, **of_each: Any) -> str:
+    """A table to look at before a long run: what each leaf gets.
+
+    Args:
+      params: the parameters.
+      **of_each: by heading, a tree like the parameters or a function to one: what the functions of
+        this module return, or ``exclude_biases_and_norms``.
+
+    Returns:
+      A line for each leaf with its path and shape, under a line of headings.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lion_jax import groups
+      >>> params = {"embed": jnp.ones((5, 2)), "head": {"bias": jnp.ones(5)}}
+      >>> print(
+      ...     groups.describe(
+      ...         params,
+      ...         decay=groups.exclude_biases_and_norms,
+      ...         learning_rate=groups.multipliers({"^embed": 0.1}),
+      ...     )
+      ... )
+      path       shape   decay  learning_rate
+      embed      (5, 2)  True   0.1
+      head/bias  (5,)    False  1.0
+    """
+    trees = [spread(tree, params) for tree in of_each.values()]
+    rows = [
+        ("path", "shape", *of_each),
+        *zip(
+            paths(params),
+            (str(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)),
+            *(map(str, jax.tree.leaves(tree)) for tree in trees),
+            strict=True,
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
 
 
 def select(*patterns: Pattern) -> FromParams:

@@ -17,7 +17,10 @@ def test_it_is_short():
     assert len(README.splitlines()) <= 110
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/index.md", "docs/training-loop.md", "docs/finding-a-learning-rate.md"],
+)
 def test_its_python_runs(page):
     examples = blocks((ROOT / page).read_text(), "python")
     assert examples

@@ -6,6 +6,8 @@ from lion_jax.combinators.averaging import ParameterAverageState as ParameterAve
 from lion_jax.combinators.averaging import averaged_params as averaged_params
 from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
 from lion_jax.combinators.guard import FiniteGuardState as FiniteGuardState
+from lion_jax.combinators.guard import has_given_up as has_given_up
+from lion_jax.combinators.guard import skipped_steps as skipped_steps
 from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
 from lion_jax.combinators.lookahead import LookaheadState as LookaheadState
 from lion_jax.combinators.lookahead import lookahead as lookahead

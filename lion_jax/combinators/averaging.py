@@ -58,7 +58,8 @@ def with_parameter_average(
     Args:
       inner: the transformation that moves the parameters, its learning rate included.
       decay: :math:`\mu` in [0, 1): a number, a traced scalar, or a schedule from the step count;
-        about the last :math:`1 / (1 - \mu)` steps are in the average.
+        about the last :math:`1 / (1 - \mu)` steps are in the average. The schedule
+        ``lambda t: jnp.minimum(0.99, (1 + t) / (10 + t))`` forgets the start of training sooner.
       overwrite_every: n >= 1, in steps; None never overwrites. ``static_args`` for
         ``optax.inject_hyperparams``: ``("inner", "overwrite_every")``.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_positive_integer, check_transformation
-from lion_jax.combinators._inner import is_finite, update_where
+from lion_jax.combinators._inner import is_finite, the_only, update_where
 from lion_jax.primitives._moments import next_count, zero
 
 
@@ -44,12 +44,13 @@ def with_finite_guard(
 
     A skipped step moves neither the parameters nor anything in the inner state: no moment, no step
     count, no schedule. Unlike ``optax.apply_if_finite`` it never lets such a gradient through:
-    after too many in a row it raises a flag in the state, for the training loop to read.
+    after too many in a row it raises a flag in the state, for the training loop to read. Put it
+    outside of what keeps gradients or parameters, such as accumulation.
 
     Args:
       inner: the transformation to guard, its learning rate included.
-      max_consecutive: n >= 1: ``has_given_up`` in the state is true from the n-th skipped step in a
-        row on. None never gives up. ``static_args`` for ``optax.inject_hyperparams``:
+      max_consecutive: n >= 1: :func:`has_given_up` is true from the n-th skipped step in a row on.
+        None never gives up. ``static_args`` for ``optax.inject_hyperparams``:
         ``("inner", "max_consecutive", "axis_name")``.
       axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
         which each device has other parts of the gradient, so that all skip or none. Not needed
@@ -57,7 +58,8 @@ def with_finite_guard(
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
-      transformation's dtypes. The state is a :class:`FiniteGuardState`.
+      transformation's dtypes. The state is a :class:`FiniteGuardState`, read by
+      :func:`skipped_steps` and :func:`has_given_up`.
 
     Raises:
       ValueError: ``max_consecutive`` out of range.
@@ -71,7 +73,7 @@ def with_finite_guard(
       >>> state = tx.init(params)
       >>> for gradient in ([1.0, jnp.nan], [2.0, jnp.inf], [3.0, -1.0]):
       ...     updates, state = tx.update(jnp.array(gradient), state, params)
-      ...     print(updates, state.skipped, state.has_given_up)
+      ...     print(updates, lion_jax.skipped_steps(state), lion_jax.has_given_up(state))
       [0. 0.] 1 False
       [0. 0.] 2 True
       [-0.25  0.25] 2 True
@@ -103,3 +105,33 @@ def with_finite_guard(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def skipped_steps(state: optax.OptState) -> jax.Array:
+    """How many steps the :func:`with_finite_guard` in the state has skipped so far.
+
+    Args:
+      state: the optimizer state that holds one :class:`FiniteGuardState`, at any depth.
+
+    Returns:
+      The count, int32 of shape ().
+
+    Raises:
+      ValueError: no guard in the state, or several.
+    """
+    return the_only(state, "skipped", "with_finite_guard", "FiniteGuardState")
+
+
+def has_given_up(state: optax.OptState) -> jax.Array:
+    """Whether the :func:`with_finite_guard` in the state ever skipped too many steps in a row.
+
+    Args:
+      state: the optimizer state that holds one :class:`FiniteGuardState`, at any depth.
+
+    Returns:
+      The flag, bool of shape (): once true it stays so.
+
+    Raises:
+      ValueError: no guard in the state, or several.
+    """
+    return the_only(state, "has_given_up", "with_finite_guard", "FiniteGuardState")

@@ -34,6 +34,8 @@ def lion(
     ema_overwrite_frequency: int | None = None,
     loss_scale_factor: Scalar | None = None,
     gradient_accumulation_steps: int | None = None,
+    *,
+    mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""``keras.optimizers.Lion`` of Keras 3.15.
 
@@ -73,9 +75,10 @@ def lion(
       loss_scale_factor: :math:`S` > 0, a number or a traced scalar: gradients are those of
         :math:`S` times the loss. None is 1. For :func:`lion_jax.current_loss_scale`. Leave it out
         inside of :func:`loss_scale_optimizer`, where the peer ignores it.
-      gradient_accumulation_steps: :math:`A` >= 2, in calls; None is 1. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("use_ema", "ema_overwrite_frequency",
-        "gradient_accumulation_steps")``.
+      gradient_accumulation_steps: :math:`A` >= 2, in calls; None is 1.
+      mask: which leaves decay, as in :func:`lion_jax.lion`: for what the peer leaves to its method
+        ``exclude_from_weight_decay``. ``static_args`` for ``optax.inject_hyperparams``:
+        ``("use_ema", "ema_overwrite_frequency", "gradient_accumulation_steps", "mask")``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -120,6 +123,7 @@ def lion(
         beta_1,
         beta_2,
         0.0 if weight_decay is None else weight_decay,
+        mask,
         _clip(clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm),
     )
     if every > 1:
@@ -176,8 +180,9 @@ def loss_scale_optimizer(
 
 
 @computed_in_float32
-def _clipped_lion(learning_rate, b1, b2, weight_decay, clip) -> optax.GradientTransformation:
-    return optax.chain(clip, papers_lion(learning_rate, b1, b2, weight_decay=weight_decay))
+def _clipped_lion(learning_rate, b1, b2, weight_decay, mask, clip) -> optax.GradientTransformation:
+    lion = papers_lion(learning_rate, b1, b2, weight_decay=weight_decay, mask=mask)
+    return optax.chain(clip, lion)
 
 
 def _read_at_last_call(learning_rate: Any, every: int) -> Any:

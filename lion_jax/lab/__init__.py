@@ -3,6 +3,8 @@
 from lion_jax.lab.comparison import Comparison as Comparison
 from lion_jax.lab.comparison import compare as compare
 from lion_jax.lab.errors import RequestError as RequestError
+from lion_jax.lab.finder import find_learning_rate as find_learning_rate
+from lion_jax.lab.finding import Finding as Finding
 from lion_jax.lab.report import picture as picture
 from lion_jax.lab.report import save as save
 from lion_jax.lab.report import table as table

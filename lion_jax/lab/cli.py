@@ -1,4 +1,4 @@
-"""The command line: `lion-jax compare`, `lion-jax bench` and `lion-jax list`."""
+"""The command line: `lion-jax` with `compare`, `find-lr`, `bench` and `list`."""
 
 import argparse
 import math
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import lion_jax
-from lion_jax.lab import benchmark_report, files, report
+from lion_jax.lab import benchmark_report, files, finder, finder_report, progress, report
 from lion_jax.lab.benchmark import DTYPES, benchmark
 from lion_jax.lab.comparison import DEFAULT_RULES, compare
 from lion_jax.lab.contenders import RULES as BENCHED
 from lion_jax.lab.errors import RequestError
+from lion_jax.lab.finding import LEAST_STEPS
 from lion_jax.lab.rules import RULES
 from lion_jax.lab.tasks import TASKS
 from lion_jax.lab.training import SCHEDULES
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=None)
     parser.add_argument("--version", action="version", version=lion_jax.__version__)
-    commands = parser.add_subparsers(title="commands", metavar="{compare,bench,list}")
+    commands = parser.add_subparsers(title="commands", metavar="{compare,find-lr,bench,list}")
 
     comparing = commands.add_parser(
         "compare",
@@ -93,6 +93,35 @@ def _parser() -> argparse.ArgumentParser:
         help=f"one of: {', '.join(SCHEDULES)}; cosine warms up over a twentieth of the steps",
     )
     _add_output(comparing, "comparison", "csv: a row for each run; json: with summary, settings")
+
+    finding = commands.add_parser(
+        "find-lr",
+        help="find a learning rate for a rule in one short run",
+        description="Train a rule while its learning rate grows at every step, on a logarithmic "
+        "scale, and suggest the rate at which the smoothed loss is lowest. Prints a table; writes "
+        f"a picture ({finder_report.PICTURE}) and the records of all steps.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    finding.set_defaults(command=_find)
+    finding.add_argument("--task", default="digits", help=f"one of: {', '.join(TASKS)}")
+    finding.add_argument("--rule", default="lion", help=f"one of: {', '.join(RULES)}")
+    for name, default in (
+        ("low", "first learning rate; by default a tenth of the rule's smallest in lion-jax list"),
+        ("high", "last learning rate; by default ten times the rule's largest there"),
+    ):
+        finding.add_argument(
+            f"--{name}", type=_rate, default=argparse.SUPPRESS, metavar="LR", help=default
+        )
+    finding.add_argument(
+        "--steps", type=_count, default=200, metavar="N", help=f"at least {LEAST_STEPS}"
+    )
+    finding.add_argument(
+        "--seeds", type=_count, default=3, metavar="N", help="runs, each with its own suggestion"
+    )
+    finding.add_argument(
+        "--batch-size", type=_count, default=64, metavar="N", help="examples in a batch"
+    )
+    _add_output(finding, "lr-finder", "csv: a row for each step; json: with suggestion, settings")
 
     timing = commands.add_parser(
         "bench",
@@ -146,6 +175,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"must be a learning rate, finite and > 0, such as 1e-4; got {text!r}"
+        )
+    return value
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -167,7 +208,7 @@ def _size(text: str) -> float:
 def _compare(options: argparse.Namespace) -> int:
     with _output_errors(options.output):
         files.check_writable(options.output, ["accuracy.png", f"records.{options.records}"])
-    with _progress(options.steps) as on_progress:
+    with progress.rules(options.steps) as on_progress:
         comparison = compare(
             options.task,
             _names(options.rules),
@@ -187,12 +228,35 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _find(options: argparse.Namespace) -> int:
+    with _output_errors(options.output):
+        files.check_writable(options.output, [finder_report.PICTURE, f"records.{options.records}"])
+    with progress.rules(options.steps) as on_progress:
+        finding = finder.find(
+            options.task,
+            options.rule,
+            low=getattr(options, "low", None),
+            high=getattr(options, "high", None),
+            steps=options.steps,
+            seeds=options.seeds,
+            batch_size=options.batch_size,
+            on_progress=on_progress,
+        )
+    with _output_errors(options.output):
+        written = finder_report.save(finding, options.output, options.records)
+    console = _console()
+    console.print(finder_report.table(finding))
+    for line in [*finder_report.summary(finding), f"Written: {', '.join(map(str, written))}"]:
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     with _output_errors(options.output):
         files.check_writable(options.output, ["step.png", f"records.{options.records}"])
     # Several frameworks may share a GPU; by default JAX takes three quarters of it at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    with _stages() as on_progress:
+    with progress.stages() as on_progress:
         result = benchmark(
             options.size,
             blocks=options.blocks,
@@ -241,51 +305,3 @@ def _output_errors(folder: Path) -> Iterator[None]:
             f"cannot write to the output folder {folder} ({error.strerror or error}); "
             "possible: --output with a folder that exists or can be created"
         ) from error
-
-
-@contextmanager
-def _bars() -> Iterator[tuple[Console, Progress]]:
-    """Bars on a terminal; on standard error, like everything about progress."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        yield console, progress
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator:
-    """A bar for each rule on a terminal, a line for each rule elsewhere."""
-    with _bars() as (console, progress):
-        bars = {}
-
-        def on_progress(name: str, done: int) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=steps, status="")
-            status = "compiling" if done == 0 else f"step {done} of {steps}"
-            progress.update(bars[name], completed=done, status=status)
-            if not console.is_terminal and done in (0, steps):
-                print(f"{name}: {status}", file=sys.stderr, flush=True)
-
-        yield on_progress
-
-
-@contextmanager
-def _stages() -> Iterator:
-    """A bar for each stage on a terminal, a line for each stage elsewhere."""
-    with _bars() as (console, progress):
-        bars = {}
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total, status="")
-                if not console.is_terminal:
-                    print(f"{stage} ({total})", file=sys.stderr, flush=True)
-            progress.update(bars[stage], completed=done, status=f"{done} of {total}")
-
-        yield on_progress

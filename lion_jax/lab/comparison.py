@@ -197,14 +197,14 @@ def compare(
     """
     if isinstance(rules, str):
         raise RequestError(f"rules must be a list of names; got the string {rules!r}")
-    rules = [r if isinstance(r, Rule) else RULES[_known("rule", r, RULES)] for r in rules]
+    rules = [r if isinstance(r, Rule) else RULES[known("rule", r, RULES)] for r in rules]
     names = [rule.name for rule in rules]
     if not rules:
         raise RequestError(f"rules must name at least one of {', '.join(RULES)}; got none")
     if len(set(names)) < len(names):
         raise RequestError(f"rules must have different names; got {', '.join(names)}")
-    _known("schedule", schedule, SCHEDULES)
-    task = task if isinstance(task, Task) else TASKS[_known("task", task, TASKS)]()
+    known("schedule", schedule, SCHEDULES)
+    task = task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
     examples = len(task.train.y)
     for name, value, highest in [
         ("learning_rates", learning_rates, math.inf),
@@ -263,7 +263,8 @@ def _rates(rule: Rule, count: int) -> np.ndarray:
     return np.geomspace(low, high, count) if count > 1 else np.array([math.sqrt(low * high)])
 
 
-def _known(kind: str, name: Any, table: dict[str, Any]) -> str:
+def known(kind: str, name: Any, table: dict[str, Any]) -> str:
+    """The name, refused with its nearest neighbour if the table does not have it."""
     if not isinstance(name, str) or name not in table:
         close = difflib.get_close_matches(name, table, n=1) if isinstance(name, str) else []
         hint = f"; did you mean {close[0]!r}?" if close else "."

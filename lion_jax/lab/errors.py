@@ -2,4 +2,4 @@
 
 
 class RequestError(ValueError):
-    """A comparison or benchmark that cannot be made as asked; the message says what is possible."""
+    """What cannot be compared, tested or timed as asked; the message says what is possible."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +72,19 @@ def train(
     compile_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
-    # In a thread, since the main thread hears Ctrl-C only between two lines of Python.
-    pool = ThreadPoolExecutor(max_workers=1)
-    outcome = pool.submit(lambda: jax.device_get(compiled(peaks))).result()
-    pool.shutdown()
+    outcome = run_interruptibly(compiled, peaks)
     return Outcome(**outcome), Timing(compile_seconds, time.perf_counter() - started)
+
+
+def run_interruptibly(compiled: Callable[..., Any], *arguments: Any) -> Any:
+    """The results of a compiled program, on the host.
+
+    In a thread, since the main thread hears Ctrl-C only between two lines of Python.
+    """
+    pool = ThreadPoolExecutor(max_workers=1)
+    results = pool.submit(lambda: jax.device_get(compiled(*arguments))).result()
+    pool.shutdown()
+    return results
 
 
 def _program(
@@ -121,7 +129,7 @@ def _program(
     def program(peaks):
         keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.arange(seeds))
         init_keys, order_keys = keys[:, 0], keys[:, 1]
-        batches = jax.vmap(lambda key: _batches(key, len(y), steps, batch_size))(order_keys)
+        batches = jax.vmap(lambda key: batch_indices(key, len(y), steps, batch_size))(order_keys)
         params = jax.vmap(task.init)(init_keys)
         first_losses = jax.vmap(lambda p: task.loss(p, x, y))(params)
 
@@ -141,7 +149,7 @@ def _program(
     return program
 
 
-def _batches(key: jax.Array, examples: int, steps: int, batch_size: int) -> jax.Array:
+def batch_indices(key: jax.Array, examples: int, steps: int, batch_size: int) -> jax.Array:
     """Indices of shape (steps, batch size): each epoch is a fresh permutation of the examples."""
     epochs = -(-steps * batch_size // examples)
     orders = jax.vmap(lambda k: jax.random.permutation(k, examples))(jax.random.split(key, epochs))

@@ -70,6 +70,16 @@ def test_counts_and_gives_up_for_good():
     np.testing.assert_allclose(params, [0.8], rtol=1e-6)  # two good steps, one after the flag
 
 
+def test_is_read_at_any_depth():
+    tx = lion_jax.lookahead(lion_jax.with_finite_guard(optax.sgd(0.1), max_consecutive=2))
+    _, state = run(tx, jnp.ones(1), [jnp.full(1, jnp.nan)] * 3)
+    assert lion_jax.skipped_steps(state) == 3
+    assert lion_jax.has_given_up(state)
+    for read in (lion_jax.skipped_steps, lion_jax.has_given_up):
+        with pytest.raises(ValueError, match="one with_finite_guard; found 0 "):
+            read(optax.sgd(0.1).init(jnp.ones(1)))
+
+
 def test_never_gives_up_unless_asked():
     tx = lion_jax.with_finite_guard(optax.sgd(0.1))
     _, state = run(tx, jnp.ones(1), [jnp.full(1, jnp.nan)] * 9)

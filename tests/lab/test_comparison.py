@@ -92,7 +92,7 @@ def test_one_program_equals_a_plain_loop(task, name):
     for i, rate in enumerate(rates):
         for seed in range(2):
             init_key, order_key = jax.random.split(jax.random.key(seed))
-            batches = training._batches(order_key, len(task.train.y), 5, 50)
+            batches = training.batch_indices(order_key, len(task.train.y), 5, 50)
             params = task.init(init_key)
             tx = rule.make(lambda count, rate=rate: rate * shape(count), rate)
             state = tx.init(params)
@@ -137,7 +137,7 @@ def test_a_rule_is_one_compiled_program(task):
 
 
 def test_an_epoch_shows_each_example_once():
-    batches = np.asarray(training._batches(jax.random.key(0), 10, 5, 4))
+    batches = np.asarray(training.batch_indices(jax.random.key(0), 10, 5, 4))
     assert batches.shape == (5, 4)
     assert sorted(batches.ravel()[:10]) == sorted(batches.ravel()[10:]) == list(range(10))
 
