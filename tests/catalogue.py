@@ -2,7 +2,8 @@
 
 `hyperparameters` are numbers that may each be swept, scheduled and injected; `numbers` may be swept
 and injected but not scheduled; `static` is never traced; `least` are the lower ends of ranges that
-do not begin at 0. The `slow` ones are part of another entry, or stand on a shelf of their own.
+do not begin at 0. The `slow` ones wait for the run of all tests: they are much like another entry,
+part of one, or stand on a shelf of their own.
 """
 
 import dataclasses
@@ -86,6 +87,7 @@ CATALOGUE = [
         primitives.scale_by_sign_momentum,
         MOMENTUM,
         static={"mu_dtype": "bfloat16"},
+        slow=True,
     ),
     Entry("clip_by_global_norm", primitives.clip_by_global_norm, {"max_norm": 0.5}),
     Entry(
@@ -95,7 +97,7 @@ CATALOGUE = [
         {"default": 0.5},
         static={"by_pattern": {lambda path, leaf: leaf.ndim > 1: 2.0}},
     ),
-    Entry("clip_by_leaf_norm", primitives.clip_by_leaf_norm, {"max_norm": 0.5}),
+    Entry("clip_by_leaf_norm", primitives.clip_by_leaf_norm, {"max_norm": 0.5}, slow=True),
     Entry(
         "add_decoupled_weight_decay",
         primitives.add_decoupled_weight_decay,
@@ -106,6 +108,7 @@ CATALOGUE = [
         primitives.add_decoupled_weight_decay,
         {"weight_decay": 0.1},
         static={"cautious": True},
+        slow=True,
     ),
     Entry(
         "apply_proximal_weight_decay",
@@ -158,7 +161,7 @@ CATALOGUE = [
     Entry("adan", lion_jax.adan, ADAMW | ADAN),
     Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),
     Entry("ademamix", lion_jax.ademamix, ADAMW | ADAN | {"alpha": 2.0}, static={"warmup_steps": 3}),
-    Entry("tadam", lion_jax.tadam, ADAMW, static={"dof": None}, least={"b1": 0.5}),
+    Entry("tadam", lion_jax.tadam, ADAMW, static={"dof": None}, least={"b1": 0.5}, slow=True),
     Entry(
         "lars",
         lion_jax.lars,
@@ -166,15 +169,20 @@ CATALOGUE = [
         static={"nesterov": True},
     ),
     Entry("lamb", lion_jax.lamb, ADAMW),
-    Entry("ralars", lion_jax.ralars, ADAMW, static={"force_adaptive_momentum": True}),
+    Entry("ralars", lion_jax.ralars, ADAMW, static={"force_adaptive_momentum": True}, slow=True),
     Entry(
-        "adamp", lion_jax.adamp, ADAMW | PROJECTION, static={"nesterov": True, "channel_axis": 0}
+        "adamp",
+        lion_jax.adamp,
+        ADAMW | PROJECTION,
+        static={"nesterov": True, "channel_axis": 0},
+        slow=True,
     ),
     Entry(
         "scout",
         lion_jax.scout,
         {"min_slow_step_size": 0.5},
         static={"inner": INNER, "sync_period": 2},
+        slow=True,
     ),
     Entry(
         "lookahead",
@@ -187,6 +195,7 @@ CATALOGUE = [
         lion_jax.lookahead,
         {"slow_step_size": 0.5},
         static={"inner": INNER, "sync_period": 2, "reset_inner": True},
+        slow=True,
     ),
     Entry("freeze", lambda inner: groups.freeze(inner), {}, static={"inner": INNER}, slow=True),
     Entry(

@@ -15,6 +15,7 @@ def test_there_is_one():
     assert NOTEBOOKS
 
 
+@pytest.mark.slow
 @every_notebook
 def test_it_runs(path):
     notebook = nbformat.read(path, as_version=4)

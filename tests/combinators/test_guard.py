@@ -24,12 +24,18 @@ def spoiled(gradient, value, leaf):
     return treedef.unflatten(leaves)
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """A compiled update, and parameters and state after some finite gradients."""
+    tx = lion_jax.with_finite_guard(lion_jax.lion(1e-2, weight_decay=0.1))
+    return jax.jit(tx.update), *run(tx, tree(), GRADIENTS)
+
+
 @pytest.mark.parametrize("leaf", [i for i, x in enumerate(jax.tree.leaves(tree())) if x.size])
 @pytest.mark.parametrize("value", BAD, ids=str)
-def test_a_bad_gradient_leaves_everything_as_it_was(value, leaf):
-    tx = lion_jax.with_finite_guard(lion_jax.lion(1e-2, weight_decay=0.1))
-    params, state = run(tx, tree(), GRADIENTS)
-    updates, after = jax.jit(tx.update)(spoiled(GRADIENTS[0], value, leaf), state, params)
+def test_a_bad_gradient_leaves_everything_as_it_was(trained, value, leaf):
+    update, params, state = trained
+    updates, after = update(spoiled(GRADIENTS[0], value, leaf), state, params)
     chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
     chex.assert_trees_all_equal(after.inner_state, state.inner_state)
     assert (after.skipped, after.skipped_in_a_row) == (1, 1)

@@ -63,6 +63,7 @@ def test_the_tree_has_the_size_asked(size, blocks):
     assert {x.dtype for x in leaves} == {np.dtype("bfloat16")}
 
 
+@pytest.mark.slow
 def test_every_rule_runs_as_optax_and_as_lion_jax(real):
     ran = {(m.rule, m.package) for m in real.measurements}
     assert {(rule, "optax") for rule in RULES} <= ran
@@ -111,6 +112,7 @@ def test_a_size_beyond_the_memory_is_refused_before_anything_is_allocated(log, m
     assert not log
 
 
+@pytest.mark.slow
 def test_the_size_it_then_proposes_fits(log, monkeypatch):
     monkeypatch.setattr(module, "available_bytes", lambda device: 10**8)
     with pytest.raises(RequestError) as caught:
