@@ -50,6 +50,11 @@ class LionHyperparameters(NamedTuple):
         """The first four, by the names that :func:`lion_jax.lion` knows them by."""
         return {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "b1", "b2")}
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows."""
+        del cycle
+        printer.text(str(self))
+
     def __str__(self) -> str:
         """One line for each number, with the range to search, and one for each advice."""
         lr = _line(

@@ -1,7 +1,7 @@
 """The learning-rate range test: one run whose learning rate grows until the loss diverges."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,6 +19,9 @@ from lion_jax.lab.training import batch_indices, run_interruptibly
 
 BEYOND = 10
 """The range tried reaches this many times beyond a rule's own, at both ends."""
+_SMALLEST, _LARGEST = 1e-37, 1e38  # what float32 holds
+_TRY_STACK = "Try jax.tree.map(lambda *b: jnp.stack(b), *list_of_batches)."
+_TRY_OPTIMIZER = "Try optimizer=lambda schedule: lion_jax.lion(schedule, weight_decay=0.1)."
 
 
 def find_learning_rate(
@@ -52,8 +55,8 @@ def find_learning_rate(
       params: where the run starts; they stay as they are.
       batches: a tree of arrays whose first axis is the step, at least 40 long. Where the data fit
         into memory, batches of indices will do.
-      low: the learning rate of the first step, finite and > 0; one at which nothing moves.
-      high: that of the last, finite and > ``low``; one at which the loss diverges.
+      low: the learning rate of the first step, in [1e-37, 1e38]; one at which nothing moves.
+      high: that of the last, likewise and > ``low``; one at which the loss diverges.
 
     Returns:
       A :class:`Finding` of one run. Its ``suggestion`` is None where the loss never falls, is not
@@ -63,7 +66,8 @@ def find_learning_rate(
     Raises:
       RequestError: a range that is none, batches that do not agree or are too few; a
         ``ValueError``.
-      TypeError: an ``optimizer`` that makes no transformation, a ``loss`` that is no scalar.
+      TypeError: an ``optimizer`` that makes no transformation or ignores the schedule, a ``loss``
+        that is no scalar, parameters or batches that are no tree of arrays.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -85,8 +89,9 @@ def find_learning_rate(
       <https://arxiv.org/abs/1506.01186>`_, 2017, Section 3.3.
     """
     _check_optimizer(optimizer)
-    params, batches = jax.tree.map(jnp.asarray, (params, batches))
+    _check_params(params)
     steps = _check_batches(batches)
+    params, batches = jax.tree.map(jnp.asarray, (params, batches))
     _check_range(low, high)
     _check_loss(loss, params, batches)
     settings = {"low": low, "high": high, "steps": steps, "seeds": 1}
@@ -116,9 +121,9 @@ def find(
     Args:
       task: a name from ``TASKS``, or a :class:`~lion_jax.lab.Task`.
       rule: a name from ``RULES``, or a :class:`~lion_jax.lab.Rule`.
-      low: the learning rate of the first step, finite and > 0; None is a tenth of the rule's
+      low: the learning rate of the first step, in [1e-37, 1e38]; None is a tenth of the rule's
         smallest.
-      high: that of the last, finite and > ``low``; None is ten times the rule's largest.
+      high: that of the last, likewise and > ``low``; None is ten times the rule's largest.
       steps: how many, at least 40.
       seeds: runs, at least 1.
       batch_size: examples in a batch, from 1 to the size of the training split.
@@ -174,10 +179,15 @@ def _losses(
     rates: jax.Array,
 ) -> jax.Array:
     """The loss before each step, of shape (steps,)."""
+    was_read = False
 
     def at(rate):
-        # The step's own rate, whatever the optimizer counts: under accumulation, say.
-        return optax.with_extra_args_support(optimizer(lambda count: rate))
+        def schedule(count):
+            nonlocal was_read
+            was_read = True
+            return rate  # the step's own, whatever the optimizer counts: under accumulation, say
+
+        return optax.with_extra_args_support(optimizer(schedule))
 
     def step(carry, inputs):
         params, state = carry
@@ -186,7 +196,12 @@ def _losses(
         updates, state = at(rate).update(gradients, state, params)
         return (optax.apply_updates(params, updates), state), value
 
-    return jax.lax.scan(step, (params, at(rates[0]).init(params)), (rates, batches))[1]
+    _, losses = jax.lax.scan(step, (params, at(rates[0]).init(params)), (rates, batches))
+    if not was_read:
+        raise TypeError(
+            f"optimizer must read the schedule that it gets; this one never does. {_TRY_OPTIMIZER}"
+        )
+    return losses
 
 
 def _run(
@@ -205,28 +220,54 @@ def _run(
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    remedy = "Try optimizer=lambda schedule: lion_jax.lion(schedule, weight_decay=0.1)."
     if not callable(optimizer):
         raise TypeError(
             "optimizer must be a function from a schedule of the learning rate to a "
-            f"transformation; got {optimizer!r} of type {type(optimizer).__name__}. {remedy}"
+            f"transformation; got {optimizer!r} of type {type(optimizer).__name__}. "
+            f"{_TRY_OPTIMIZER}"
         )
     check_transformation("optimizer(schedule)", optimizer(lambda count: 1e-3))
 
 
 def _check_batches(batches: Any) -> int:
     """The length of the first axis, the same for all."""
-    shapes = [x.shape for x in jax.tree.leaves(batches)]
+    if isinstance(batches, list | Iterator) or not _is_tree_of_arrays(batches):
+        kind = type(batches).__name__
+        raise TypeError(
+            "batches must be one tree of arrays whose first axis is the step; got "
+            f"{f'a list of {len(batches)}' if isinstance(batches, list) else f'a {kind}'}. "
+            f"{_TRY_STACK}"
+        )
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(batches)]
     lengths = {shape[0] for shape in shapes if shape}
     if len(lengths) != 1 or () in shapes:
         raise RequestError(
             "batches must be a tree of arrays whose first axis, the step, has one length; "
-            f"got the shapes {shapes}. Try jax.tree.map(jnp.stack, ...) over a list of batches."
+            f"got the shapes {shapes}. {_TRY_STACK}"
         )
     (steps,) = lengths
     if steps < LEAST_STEPS:
         raise RequestError(f"batches must be at least {LEAST_STEPS}, one for a step; got {steps}")
     return steps
+
+
+def _check_params(params: Any) -> None:
+    if not _is_tree_of_arrays(params) or _has_keys(params):
+        raise TypeError(
+            "params must be a tree of arrays; got leaves of other kinds in a "
+            f"{type(params).__name__}. Try nnx.split(model, nnx.Param, ...) or "
+            "eqx.partition(model, eqx.is_inexact_array), and put the model together in the loss."
+        )
+
+
+def _is_tree_of_arrays(tree: Any) -> bool:
+    kinds = int | float | np.ndarray | np.generic | jax.Array
+    return all(isinstance(x, kinds) for x in jax.tree.leaves(tree))
+
+
+def _has_keys(tree: Any) -> bool:
+    keys = jax.dtypes.prng_key
+    return any(jnp.issubdtype(jnp.asarray(x).dtype, keys) for x in jax.tree.leaves(tree))
 
 
 def _check_loss(loss: Callable[[Any, Any], Any], params: Any, batches: Any) -> None:
@@ -242,8 +283,8 @@ def _check_range(low: Any, high: Any) -> None:
     for name, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise RequestError(f"{name} must be a number; got {value!r}")
-        if not 0 < value < math.inf:
-            raise RequestError(f"{name} must be finite and > 0; got {value:g}")
+        if not _SMALLEST <= value <= _LARGEST:  # NaN too
+            raise RequestError(f"{name} must be in [{_SMALLEST}, {_LARGEST}]; got {value:g}")
     if not low < high:
         raise RequestError(f"low must be less than high; got low={low:g} and high={high:g}")
 

@@ -54,6 +54,11 @@ class Finding:
     losses: np.ndarray
     readings: tuple[Reading, ...]
 
+    def __repr__(self) -> str:
+        """The settings and the suggestion, rather than thousands of losses."""
+        suggestion = "None" if self.suggestion is None else f"{self.suggestion:.2g}"
+        return f"Finding({self.subject!r}, {self.settings}, suggestion={suggestion})"
+
     @property
     def smoothed(self) -> np.ndarray:
         """Smoothed losses of shape (seeds, steps), NaN where a run has ended."""
@@ -124,9 +129,11 @@ def read(learning_rates: np.ndarray, losses: np.ndarray) -> Reading:
     lowest = int(np.argmin(smoothed[:end])) if end else 0
     objection = ""
     if lowest < window or not _falls(first, smoothed[lowest], losses[: lowest + 1], window):
+        is_over = end == len(losses)
         objection = (
-            "the loss never falls by clearly more than its noise: try a smaller low, more steps or "
-            "larger batches"
+            "the loss never falls by clearly more than its noise"
+            f"{', nor does it diverge' if is_over else ''}: try larger batches, more steps or "
+            f"a {'larger high' if is_over else 'smaller low'}"
         )
     elif end == len(losses) and lowest >= end - window:
         objection = "the loss still falls at the largest learning rate: try a larger high"

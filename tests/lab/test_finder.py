@@ -148,7 +148,7 @@ def test_a_run_is_one_scan():
     assert len(traced) < 5  # not once for each step
 
 
-def test_any_tree_ofbatch_indices_and_parameters_will_do():
+def test_any_tree_of_batches_and_parameters_will_do():
     """With a key for each step, a dictionary of parameters, and bfloat16 among them."""
     steps, key = 80, jax.random.key(0)
     batches = {
@@ -210,13 +210,13 @@ def test_smoothing_is_an_average_over_both_sides():
 @pytest.mark.parametrize(
     ("losses", "objection"),
     [
-        (np.full(200, 2.0), "never falls"),
+        (np.full(200, 2.0), "nor does it diverge: try larger batches, more steps or a larger high"),
         (np.full(200, np.nan), "not finite after 0 steps"),
         (np.where(np.arange(200) < 5, 2.0, np.nan), "not finite after 5 steps"),
         (2 + 0.3 * np.random.default_rng(0).standard_normal(200), "never falls"),
         (np.linspace(2, 9, 200), "never falls"),
         (np.linspace(2, 1, 200), "still falls at the largest learning rate"),
-        (np.where(np.arange(200) < 100, 2.0, 1e9), "never falls"),
+        (np.where(np.arange(200) < 100, 2.0, 1e9), "more steps or a smaller low"),
     ],
     ids=["flat", "nan", "nan soon", "noise", "rising", "falling", "exploding"],
 )
@@ -226,9 +226,15 @@ def test_no_suggestion_is_said_in_words(losses, objection):
     first, second = finder_report.summary(finding)
     assert first == "No suggestion: 0 of 1 seeds have one."
     assert objection in second
-    assert ": try a " in second
+    assert ": try " in second
     assert rendered(finder_report.table(finding)).count(" - ") >= 2
     assert "no suggestion" in finder_report.picture(finding).axes[0].get_legend_handles_labels()[1]
+
+
+def test_it_shows_itself_without_its_losses():
+    finding = finding_of(valley(1e-2))
+    assert len(repr(finding)) < 300
+    assert "suggestion=0.0098)" in repr(finding)
 
 
 def test_noise_alone_suggests_nothing():
@@ -254,7 +260,10 @@ def test_a_minority_of_seeds_suggests_nothing():
 
 
 def test_a_rule_that_breaks_at_once_suggests_nothing(task):
-    broken = Rule("broken", "", lambda schedule, peak: optax.scale(jnp.nan), (1e-3, 1e-2))
+    def make(schedule, peak):
+        return optax.chain(optax.sgd(schedule), optax.scale(jnp.nan))
+
+    broken = Rule("broken", "", make, (1e-3, 1e-2))
     finding = find(task, broken, steps=STEPS, seeds=2, batch_size=20)
     assert finding.suggestion is None
     assert [r.objection.split(":")[0] for r in finding.readings] == [
@@ -344,8 +353,10 @@ def test_impossible_requests_are_refused_in_one_line(tmp_path, capsys, arguments
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"low": 0.0}, "low must be finite and > 0; got 0"),
-        ({"high": float("nan")}, "high must be finite and > 0; got nan"),
+        ({"low": 0.0}, r"low must be in \[1e-37, 1e\+38\]; got 0"),
+        ({"low": 1e-40}, r"low must be in \[1e-37, 1e\+38\]; got 1e-40"),
+        ({"high": float("nan")}, r"high must be in \[1e-37, 1e\+38\]; got nan"),
+        ({"high": 1e40}, r"high must be in \[1e-37, 1e\+38\]; got 1e\+40"),
         ({"low": "1e-3"}, "low must be a number; got '1e-3'"),
         ({"low": True}, "low must be a number; got True"),
         ({"steps": 99.5}, r"steps must be a whole number; got 99\.5"),
@@ -365,12 +376,21 @@ POINTS = jnp.zeros((STEPS, 1))
     ("changed", "error", "message"),
     [
         ({"optimizer": optax.sgd(0.1)}, TypeError, r"^optimizer must be a function from .*Try opt"),
+        ({"optimizer": lambda _: optax.sgd(0.1)}, TypeError, "^optimizer must read the sched"),
+        (
+            {"params": jax.random.key(0)},
+            TypeError,
+            r"^params must be a tree of arrays; .*nnx\.split",
+        ),
+        ({"params": jax.nn.relu}, TypeError, r"^params must be a tree of arrays; .*eqx\.partition"),
+        ({"batches": [POINTS[0]] * 50}, TypeError, r"^batches must be one tree .*a list of 50\."),
+        ({"batches": iter(POINTS)}, TypeError, r"^batches must be one tree .*Try jax\.tree\.map"),
         ({"optimizer": lambda rate: rate}, TypeError, r"^optimizer\(schedule\) must be an optax"),
         ({"loss": lambda p, b: p - b}, TypeError, r"^loss\(params, batch\) must be a real scalar"),
         ({"loss": lambda p, b: (p, b)}, TypeError, r"^loss\(params, batch\) must be a real scalar"),
         ({"batches": {}}, ValueError, r"^batches must be a tree of arrays .*got the shapes \[\]"),
         ({"batches": jnp.zeros(())}, ValueError, r"^batches must be a tree of arrays .*\[\(\)\]"),
-        ({"batches": [POINTS, POINTS[:50]]}, ValueError, r"^batches must be a tree of arrays"),
+        ({"batches": (POINTS, POINTS[:50])}, ValueError, r"^batches must be a tree of arrays"),
         ({"batches": POINTS[:39]}, ValueError, "^batches must be at least 40.*; got 39"),
         ({"low": 2.0, "high": 1.0}, ValueError, "^low must be less than high; got low=2 and high"),
     ],
