@@ -41,7 +41,7 @@ _RANGES = {
     "average_decay": (_DECAY_RATE, "0.99"),
     "ema_momentum": (_FRACTION, "0.99"),
     "loss_scale": (
-        ("in [2**-126, 2**127]", lambda x: 2.0**-126 <= x <= 2.0**127),
+        ("in [2**-126, 2**126]", lambda x: 2.0**-126 <= x <= 2.0**126),
         "32768.0, a power of two",
     ),
     "multiplier": (_FINITE, "1.0, which leaves the weight decay as it is"),

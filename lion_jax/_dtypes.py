@@ -77,7 +77,7 @@ def computed_in_float32(
 
 def as_before(new: Any, old: Any) -> Any:
     """A tree in the dtypes that it had."""
-    return jax.tree.map(lambda x, like: cast(x, _dtype(like)), new, old)
+    return jax.tree.map(lambda x, like: cast(jnp.asarray(x), _dtype(like)), new, old)
 
 
 def _is_narrow(dtype: jnp.dtype) -> bool:
@@ -92,6 +92,21 @@ def map_present(function: Callable[..., Any], tree: Any, other: Any) -> Any:
         other,
         is_leaf=lambda x: x is None,
     )
+
+
+def round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` rounded as another dtype would store it, but in its own.
+
+    A compiler may keep what is cast there and back as wide as it was.
+    """
+    if x.dtype == dtype or not _is_narrow(dtype):
+        return x
+    info = jnp.finfo(dtype)
+    rounded = jax.lax.reduce_precision(x, info.nexp, info.nmant)  # which has no subnormals
+    if info.nexp >= 8:
+        return rounded
+    grain = float(info.smallest_subnormal)
+    return jnp.where(jnp.abs(x) < float(info.tiny), jnp.round(x / grain) * grain, rounded)
 
 
 def widen(x: Any, other: Any) -> jax.Array:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-Pattern = str | Callable[[str, Any], bool]
+Pattern = str | re.Pattern[str] | Callable[[str, Any], bool]
 
 _VALUE = jax.tree_util.GetAttrKey("value")
 _NEAR = 0.6  # difflib's own idea of a good enough match
@@ -58,7 +58,7 @@ def first_match(
 
 
 def _matcher(pattern: Pattern) -> Callable[[str, Any], bool]:
-    if not isinstance(pattern, str):
+    if not isinstance(pattern, str | re.Pattern):
         if callable(pattern):
             return pattern
         raise TypeError(
@@ -71,7 +71,7 @@ def _matcher(pattern: Pattern) -> Callable[[str, Any], bool]:
     except re.error as error:
         raise ValueError(
             f"pattern must be a valid regular expression; got {pattern!r}: {error}. "
-            f"Try {re.escape(pattern)!r} (re.escape) to match it as it stands."
+            f"Try {re.escape(str(pattern))!r} (re.escape) to match it as it stands."
         ) from error
     return lambda path, leaf: search(path) is not None
 
@@ -82,15 +82,18 @@ def _refuse_unmatched(rule: _Rule, named: Sequence[tuple[str, Any]]) -> None:
     Below an `optax.MaskedNode` there may have been anything. A None, for a missing gradient or an
     unused bias, counts as a leaf.
     """
-    if not isinstance(rule.pattern, str) or any(rule.matches(path, None) for path, _ in named):
+    if not isinstance(rule.pattern, str | re.Pattern):
         return
+    if any(rule.matches(path, None) for path, _ in named):
+        return
+    pattern = re.compile(rule.pattern).pattern
     count = sum(not _is_absent(leaf) for _, leaf in named)
     if count == 0 or any(isinstance(leaf, optax.MaskedNode) for _, leaf in named):
         return
-    near = _near_misses(rule.pattern, [path for path, _ in named])
+    near = _near_misses(pattern, [path for path, _ in named])
     raise ValueError(
         f"pattern must be found in the path of at least one of the {count} leaves; "
-        f"got {rule.pattern!r}, which is in none. "
+        f"got {pattern!r}, which is in none. "
         f"{'Near misses' if near else 'Nothing is near it; the first paths'}: "
         f"{', '.join(map(repr, near or [path for path, _ in named[:3]]))}. "
         "Try one of them, or groups.paths(params) to see all."

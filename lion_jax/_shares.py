@@ -12,10 +12,16 @@ from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
 
 
-def spread(mask: Any, params: optax.Params) -> Any:
+def spread(mask: Any, params: optax.Params, name: str = "mask") -> Any:
     """A tree like the parameters from a prefix of one, a function to one, or None for True."""
     tree = mask(params) if is_function(mask) else True if mask is None else mask
-    return jax.tree.map(lambda x, part: jax.tree.map(lambda _: x, part), tree, params)
+    try:
+        return jax.tree.map(lambda x, part: jax.tree.map(lambda _: x, part), tree, params)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a tree like the parameters, or a prefix of one; got {tree!r}, which "
+            f"does not fit: {error}. Try lion_jax.groups, whose masks come from the parameters."
+        ) from error
 
 
 def map_shares(
@@ -44,6 +50,11 @@ def map_shares(
     """
     is_idle = jax.tree.map(lambda s: not isinstance(s, jax.Array) and s == idle, shares)
     busy = jax.tree.map(lambda idle, u: None if idle else u, is_idle, updates)
-    shares = jax.tree.map(lambda s, u: jnp.asarray(s, at_least_float32(u)), shares, updates)
+    shares = jax.tree.map(lambda s, u: jnp.asarray(s, _dtype_beside(u)), shares, updates)
     (new,) = map_leaves(function, (busy,), (*read, shares), **hyperparameters)
     return jax.tree.map(lambda idle, old, new: old if idle else new, is_idle, updates, new)
+
+
+def _dtype_beside(u: Any) -> jnp.dtype:
+    """A share beside an integer is no integer."""
+    return jnp.promote_types(at_least_float32(u), jnp.float32)

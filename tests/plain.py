@@ -3,6 +3,8 @@
 Each has `step(p, g)`, which returns the parameters after a gradient, for one array.
 """
 
+import copy
+
 import numpy as np
 
 
@@ -58,13 +60,20 @@ class Accumulation:
 
 
 class Guard:
-    """No step by a gradient that is not finite."""
+    """No step by a gradient that is not finite; but loss scales within still fall."""
 
     def __init__(self, inner):
         self.inner = inner
 
     def step(self, p, g):
-        return self.inner.step(p, g) if np.all(np.isfinite(g)) else p
+        if np.all(np.isfinite(g)):
+            return self.inner.step(p, g)
+        tried = copy.deepcopy(self.inner)
+        tried.step(p, g)
+        for mine, theirs in zip(chain(self.inner), chain(tried), strict=True):
+            if isinstance(mine, LossScale):
+                mine.scale, mine.finite = theirs.scale, theirs.finite
+        return p
 
 
 class LossScale:
@@ -81,3 +90,8 @@ class LossScale:
         if self.finite == self.interval:
             self.scale, self.finite = self.scale * 2, 0
         return p
+
+
+def chain(outermost):
+    """An object and what it wraps, from the outside in."""
+    return [outermost, *chain(outermost.inner)] if hasattr(outermost, "inner") else [outermost]

@@ -174,6 +174,17 @@ def test_accepts_extra_arguments(entry):
 
 
 @every_combinator
+def test_combinators_keep_the_dtypes_of_the_inner_state(wrap):
+    """Those of optax would widen a moment in bfloat16 by a gradient in float32."""
+    params, tx = jnp.ones(3, jnp.bfloat16), wrap(optax.adam(0.1))
+    state = tx.init(params)
+    for _ in range(3):
+        _, new_state = tx.update(jnp.ones(3), state, params)
+        assert specs(new_state) == specs(state)
+        state = new_state
+
+
+@every_combinator
 @pytest.mark.parametrize(
     ("params", "updates"), [("bfloat16", "float32"), ("float32", "bfloat16")], ids=str
 )

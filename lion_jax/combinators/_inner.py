@@ -37,6 +37,16 @@ def update_where(
     keep it from fusing with what comes before and after: more bytes through memory, not fewer.
     """
     updates, new_state = update(inner, updates, state, params, **extra_args)
+    return take_where(is_taken, updates, new_state, state)
+
+
+def take_where(
+    is_taken: jax.Array,
+    updates: optax.Updates,
+    new_state: optax.OptState,
+    state: optax.OptState,
+) -> tuple[optax.Updates, optax.OptState]:
+    """A step that was computed where `is_taken`, and none elsewhere."""
     (state,) = map_leaves(_select, (state,), (new_state,), is_taken=is_taken)
     return map_leaves(_or_zero, (updates,), is_taken=is_taken)[0], state
 

@@ -56,7 +56,8 @@ def with_accumulation(
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
       transformation's dtypes; zero but at every k-th call. The state is an
-      :class:`AccumulationState`. A parameter without a gradient keeps its sum. Extra arguments
+      :class:`AccumulationState`. A parameter without a gradient at a k-th call takes no step there:
+      its sum goes into the mean of its next one. Extra arguments
       reach the inner transformation at every call; those of the k-th count.
 
     Raises:

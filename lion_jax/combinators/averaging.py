@@ -12,7 +12,7 @@ from lion_jax._checks import (
     check_positive_integer,
     check_transformation,
 )
-from lion_jax._dtypes import map_present, widen
+from lion_jax._dtypes import map_present, round_to, widen
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
 from lion_jax.combinators._inner import the_only, update
@@ -25,7 +25,7 @@ class ParameterAverageState(NamedTuple):
 
     Attributes:
       average: average of the parameters, a tree like them, each leaf of its parameter's shape and
-        dtype, but at least float32.
+        dtype, but at least float32; of integers the latest.
       averaged_calls: calls of `update` so far, int32 of shape ().
       inner_state: state of the inner transformation.
     """
@@ -156,15 +156,12 @@ def keep_average(
 
 def _apply(p, u):
     """What `optax.apply_updates` makes of a parameter, rounded as if it went through memory."""
-    dtype = jnp.result_type(p)
-    new_p = widen(p, u) + widen(u, p)
-    if new_p.dtype == dtype:
-        return new_p
-    info = jnp.finfo(dtype)
-    return jax.lax.reduce_precision(new_p, info.nexp, info.nmant)
+    return round_to(widen(p, u) + widen(u, p), jnp.result_type(p))
 
 
 def _average(u, average, p, new_p, *, decay, is_overwrite):
+    if not jnp.issubdtype(average.dtype, jnp.inexact):
+        return u, new_p  # there is no average of integers
     average = decay * average + (1 - decay) * new_p
     u = jnp.where(is_overwrite, average - p, u)
     return u, jnp.where(is_overwrite, p + u, average)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_positive_integer, check_transformation
-from lion_jax.combinators._inner import is_finite, the_only, update_where
+from lion_jax.combinators._inner import is_finite, take_where, the_only, update
+from lion_jax.combinators.loss_scale import with_loss_scales_of
 from lion_jax.primitives._moments import next_count, zero
 
 
@@ -43,9 +44,11 @@ def with_finite_guard(
       \end{cases}
 
     A skipped step moves neither the parameters nor anything in the inner state: no moment, no step
-    count, no schedule. Unlike ``optax.apply_if_finite`` it never lets such a gradient through:
-    after too many in a row it raises a flag in the state, for the training loop to read. Put it
-    outside of what keeps gradients or parameters, such as accumulation.
+    count, no schedule; only a dynamic loss scale within still falls. Unlike
+    ``optax.apply_if_finite`` it never lets such a gradient through: after too many in a row it
+    raises a flag in the state, for the training loop to read. What the inner transformation makes
+    of finite gradients is not looked at. Put the guard outside of what keeps gradients or
+    parameters, such as accumulation.
 
     Args:
       inner: the transformation to guard, its learning rate included.
@@ -92,9 +95,9 @@ def with_finite_guard(
 
     def update_fn(updates, state, params=None, **extra_args):
         is_taken = is_finite(updates, axis_name)
-        updates, inner_state = update_where(
-            is_taken, inner, updates, state.inner_state, params, **extra_args
-        )
+        updates, new_state = update(inner, updates, state.inner_state, params, **extra_args)
+        updates, inner_state = take_where(is_taken, updates, new_state, state.inner_state)
+        inner_state = with_loss_scales_of(new_state, inner_state)  # or they would never fall
         in_a_row = jnp.where(is_taken, 0, next_count(state.skipped_in_a_row))
         gives_up = False if max_consecutive is None else in_a_row >= max_consecutive
         return updates, FiniteGuardState(
@@ -108,18 +111,20 @@ def with_finite_guard(
 
 
 def skipped_steps(state: optax.OptState) -> jax.Array:
-    """How many steps the :func:`with_finite_guard` in the state has skipped so far.
+    """How many steps the guard or the dynamic loss scale in the state has skipped so far.
 
     Args:
-      state: the optimizer state that holds one :class:`FiniteGuardState`, at any depth.
+      state: the optimizer state that holds one :class:`FiniteGuardState` or one
+        :class:`DynamicLossScaleState`, at any depth.
 
     Returns:
       The count, int32 of shape ().
 
     Raises:
-      ValueError: no guard in the state, or several.
+      ValueError: neither in the state, or several.
     """
-    return the_only(state, "skipped", "with_finite_guard", "FiniteGuardState")
+    owner = "with_finite_guard or dynamic loss scale"
+    return the_only(state, "skipped", owner, "FiniteGuardState", "DynamicLossScaleState")
 
 
 def has_given_up(state: optax.OptState) -> jax.Array:

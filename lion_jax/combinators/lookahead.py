@@ -14,7 +14,7 @@ from lion_jax._checks import (
     check_transformation,
 )
 from lion_jax._schedules import accepts_schedules
-from lion_jax.combinators._inner import the_only
+from lion_jax.combinators._inner import the_only, update
 from lion_jax.combinators._slow_weights import copy, synchronize
 
 
@@ -63,8 +63,8 @@ def lookahead(
         ``("inner", "sync_period", "reset_inner")``.
       slow_step_size: :math:`\alpha` in [0, 1]: a number, a traced scalar, or a schedule from the
         step count. 1 leaves the inner transformation as it is; 0 never moves the slow weights.
-      reset_inner: whether the inner state starts anew at each synchronization: its moments, and
-        its step counters too, so that a schedule inside begins again.
+      reset_inner: whether the inner state starts anew at each synchronization: its moments, its
+        step counters, so that a schedule inside begins again, and whatever combinators inside keep.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -113,7 +113,7 @@ def lookahead(
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "lookahead")
-        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= sync_period
         updates, slow = synchronize(updates, params, state.slow_params, is_sync, slow_step_size)

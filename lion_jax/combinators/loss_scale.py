@@ -11,9 +11,10 @@ from lion_jax._checks import check_number, check_positive_integer, check_transfo
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax.combinators._inner import is_finite, the_only, update, update_where
-from lion_jax.primitives._moments import zero
+from lion_jax.primitives._moments import next_count, zero
 
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**127
+# One over them is a normal float32 too: compilers divide by a scalar through its inverse.
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**126
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class DynamicLossScale:
     """A loss scale that grows until gradients overflow.
 
     A step whose gradient has an infinity or a NaN halves it; so many finite ones in a row double
-    it. It stays within :math:`2^{-126}` and :math:`2^{127}`, the normal powers of two of float32.
+    it. It stays within :math:`2^{-126}` and :math:`2^{126}`, what float32 can divide by.
 
     Attributes:
       initial: the scale of the first step, within these; a power of two scales without rounding.
@@ -63,11 +64,13 @@ class DynamicLossScaleState(NamedTuple):
     Attributes:
       loss_scale: what to multiply the next loss by, of shape () and JAX's default float dtype.
       finite_steps: steps since the scale changed, int32 of shape (), less than the growth interval.
+      skipped: steps skipped so far, int32 of shape ().
       inner_state: state of the inner transformation.
     """
 
     loss_scale: jax.Array
     finite_steps: jax.Array
+    skipped: jax.Array
     inner_state: optax.OptState
 
 
@@ -87,8 +90,9 @@ def with_loss_scale(
     The loss function multiplies its loss :math:`\ell` by :math:`S_t`, which is
     :func:`current_loss_scale` of the state, so that small gradients do not vanish in float16. With
     a :class:`DynamicLossScale` a step whose gradient is not finite halves :math:`S` and does
-    nothing else: parameters, moments, step counts and schedules stay as they are. With a number
-    nothing is skipped: see :func:`with_finite_guard`.
+    nothing else: parameters, moments, step counts and schedules stay as they are, and
+    :func:`skipped_steps` counts one more. With a number nothing is skipped: see
+    :func:`with_finite_guard`.
 
     Put it around everything that looks at the size of gradients, such as clipping.
 
@@ -98,8 +102,9 @@ def with_loss_scale(
         ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "axis_name")``, and
         ``"loss_scale"`` too if it is dynamic.
       axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
-        which each device has other parts of the gradient, so that all skip or none. Not needed
-        under ``jit``, nor where the gradients are averaged over the axis anyway.
+        which each device has other parts of the gradient, so that all skip or none; of no use
+        to a number. Not needed under ``jit``, nor where the gradients are averaged over the axis
+        anyway.
 
     Returns:
       A transformation from gradients of the scaled loss to updates of the parameters' shapes and
@@ -164,14 +169,28 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
     )
 
 
+def with_loss_scales_of(new: Any, state: Any) -> Any:
+    """A state with the dynamic loss scales of another, and all else its own."""
+
+    def is_scale(x):
+        return isinstance(x, DynamicLossScaleState)
+
+    def merge(n, s):
+        if not is_scale(n):
+            return s
+        return n._replace(inner_state=with_loss_scales_of(n.inner_state, s.inner_state))
+
+    return jax.tree.map(merge, new, state, is_leaf=is_scale)
+
+
 def _with_static(inner, loss_scale):
     def init_fn(params):
-        return LossScaleState(jnp.asarray(loss_scale, float), inner.init(params))
+        return LossScaleState(jnp.array(loss_scale, float), inner.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         gradients = _unscale_leaves(updates, state.loss_scale)
         updates, inner_state = update(inner, gradients, state.inner_state, params, **extra_args)
-        return updates, LossScaleState(jnp.asarray(loss_scale, float), inner_state)
+        return updates, LossScaleState(jnp.array(loss_scale, float), inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -179,8 +198,9 @@ def _with_static(inner, loss_scale):
 def _with_dynamic(inner, dynamic, axis_name):
     def init_fn(params):
         return DynamicLossScaleState(
-            loss_scale=jnp.asarray(dynamic.initial, float),
+            loss_scale=jnp.array(dynamic.initial, float),
             finite_steps=zero(),
+            skipped=zero(),
             inner_state=inner.init(params),
         )
 
@@ -196,6 +216,7 @@ def _with_dynamic(inner, dynamic, axis_name):
         return updates, DynamicLossScaleState(
             loss_scale=jnp.where(is_taken, grown, jnp.maximum(loss_scale / 2, _SMALLEST)),
             finite_steps=jnp.where(is_due, 0, finite_steps),
+            skipped=jnp.where(is_taken, state.skipped, next_count(state.skipped)),
             inner_state=inner_state,
         )
 

@@ -15,6 +15,7 @@ from lion_jax._checks import (
 )
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
+from lion_jax.combinators._inner import update
 from lion_jax.combinators._slow_weights import copy, synchronize
 
 
@@ -123,7 +124,7 @@ def scout_with(
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "scout")
-        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
         j = state.steps_since_sync + 1
         is_sync = j >= sync_period
         moves = jax.tree.map(

@@ -148,7 +148,7 @@ def loss_scale_optimizer(
 
     Args:
       inner: the transformation of the gradients of the loss itself.
-      initial_scale: the scale of the first loss, in [2**-126, 2**127].
+      initial_scale: the scale of the first loss, in [2**-126, 2**126].
       dynamic_growth_steps: n >= 1: so many finite gradients in a row double the scale.
         ``static_args`` for ``optax.inject_hyperparams``: all three.
 

@@ -144,7 +144,11 @@ def scale_by_lars_ratio(
         (updates,) = map_leaves(
             _lars_ratio,
             (updates,),
-            (params, spread(weight_decay_mask, params), spread(trust_ratio_mask, params)),
+            (
+                params,
+                spread(weight_decay_mask, params, "weight_decay_mask"),
+                spread(trust_ratio_mask, params, "trust_ratio_mask"),
+            ),
             trust_coefficient=trust_coefficient,
             weight_decay=weight_decay,
             low=low,

@@ -55,6 +55,26 @@ def test_the_average_of_narrow_parameters_is_of_what_is_stored():
     assert lion_jax.averaged_params(state).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+def test_small_narrow_parameters_keep_their_average(dtype, jit):
+    """Among them what is subnormal in float16."""
+    values = np.random.default_rng(0).standard_normal(1000) * np.logspace(-8, 4, 1000)
+    params = jnp.asarray(values, dtype)
+    tx = lion_jax.with_parameter_average(optax.set_to_zero(), 0.9, overwrite_every=1)
+    after, state = run(tx, params, [params], jit=jit)
+    np.testing.assert_array_equal(after, params)
+    np.testing.assert_array_equal(lion_jax.averaged_params(state), params)
+
+
+def test_integers_are_kept_rather_than_averaged():
+    params = {"w": jnp.ones(2), "n": jnp.int32(7)}
+    gradients = [{"w": jnp.ones(2), "n": jnp.int32(-1)}] * 3
+    after, state = run(lion_jax.with_parameter_average(optax.sgd(1), 0.5, 2), params, gradients)
+    np.testing.assert_array_equal(lion_jax.averaged_params(state)["n"], after["n"])
+    assert after["n"] == 10
+
+
 def test_the_decay_may_be_scheduled():
     """With 1 - 1/t it is the plain mean of the parameters."""
     tx = lion_jax.with_parameter_average(optax.sgd(1.0), lambda count: 1 - 1 / (count + 1.0))
