@@ -277,9 +277,9 @@ def freeze(
     """Leaves what matches as it is, and keeps no state for it.
 
     Args:
-      inner: the transformation of the other leaves: an optimizer, its combinators included. It does
-        not see the frozen ones, in a global norm for example. ``optax.inject_hyperparams`` belongs
-        around it, not around this.
+      inner: the transformation of the other leaves. It does not see the frozen ones, in a global
+        norm for example, nor in an average of the parameters, which goes around this.
+        ``optax.inject_hyperparams`` belongs around ``inner``, not around this.
       *patterns: what to freeze, as in :func:`select`.
 
     Returns:

@@ -66,7 +66,7 @@ def the_only(state: optax.OptState, field: str, owner: str, *holders: str) -> An
         where = ", ".join(jax.tree_util.keystr(path) for path, _ in found) or "none"
         raise ValueError(
             f"state must hold the state of one {owner}; found {len(found)} ({where}). "
-            "Try the state of the part that you mean."
+            f"Try the state of {'the part that you mean' if found else 'what is made with one'}."
         )
     return found[0][1]
 

@@ -109,7 +109,8 @@ def averaged_params(state: optax.OptState) -> optax.Params:
 
     Returns:
       A tree like the parameters, of their shapes and dtypes, but at least float32; before the first
-      step the parameters themselves.
+      step the parameters themselves. Where ``groups.freeze`` or ``optax.masked`` around the average
+      hide leaves from it, it has ``optax.MaskedNode``.
 
     Raises:
       ValueError: no average in the state, or several.

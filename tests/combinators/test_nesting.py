@@ -63,8 +63,8 @@ def test_every_order_equals_the_plain_objects(names):
     """With an infinity and a NaN among the gradients where a guard or a loss scale awaits them."""
     tx, inner = nested(names)
     gradients = np.random.default_rng(0).standard_normal((14, 4))
-    # Nothing between the gradients and the first guard may remember what is not finite.
-    if {"guard", "loss_scale"} & set(names) and names[0] not in ("multi_steps", "lookahead"):
+    # MultiSteps goes on from a mean that is not finite.
+    if {"guard", "loss_scale"} & set(names) and names[0] != "multi_steps":
         gradients[4, 1], gradients[9, 3] = np.inf, np.nan
     params, p = jnp.asarray(START), START
     state = tx.init(params)

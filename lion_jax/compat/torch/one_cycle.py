@@ -41,11 +41,12 @@ def one_cycle_lr(
     Bounds may be fractions. ``optax.cosine_onecycle_schedule`` peaks and ends a step later. After
     its last step torch goes one step beyond the cycle, below 0 if linear, and then raises; here the
     last rate stays. Where it divides by zero, :math:`\rho T = 1`, this begins with the peak.
-    torch cycles the momentum too, unless told not to: see :func:`one_cycle_momentum`.
+    torch cycles the momentum too, unless ``cycle_momentum=False``, which has no counterpart here:
+    see :func:`one_cycle_momentum`.
 
     Args:
       max_lr: :math:`\eta` >= 0: a number or a traced scalar.
-      total_steps: :math:`T` >= 1, in counts.
+      total_steps: :math:`T` >= 1, in counts of updates.
       epochs: :math:`T` is their product with ``steps_per_epoch`` if it is not given itself.
       steps_per_epoch: see ``epochs``.
       pct_start: :math:`\rho` in [0, 1], the share of the steps on the way up: a number or a traced

@@ -66,8 +66,8 @@ def reduce_lr_on_plateau(
     a relative minimum, and knows no ``"max"`` and no :math:`\varepsilon`.
 
     Every update is a ``scheduler.step(value)``. Where torch has one per epoch, keep the
-    transformation out of the chain: ``_, state = tx.update({}, state, value=loss)`` once an epoch,
-    and updates times ``state.scale``. Parameter groups have one each, in ``optax.partition``.
+    transformation out of the chain and set the learning rate, as in the second example. Parameter
+    groups have one each, in ``optax.partition``.
 
     Args:
       lr: :math:`\eta` >= 0, the optimizer's own: a number or a traced scalar.
@@ -106,6 +106,19 @@ def reduce_lr_on_plateau(
       -1.0 1.0
       -1.0 0.5
       -0.5 0.5
+
+      Once an epoch, by the loss on validation data:
+
+      >>> import lion_jax
+      >>> tx = optax.inject_hyperparams(lion_jax.lion, static_args=("mu_dtype", "mask"))(1.0)
+      >>> state, plateau_state = tx.init(jnp.zeros(1)), plateau.init({})
+      >>> for validation_loss in [3.0, 2.0, 2.0, 2.0]:
+      ...     # An epoch of tx.update and optax.apply_updates goes here.
+      ...     _, plateau_state = plateau.update({}, plateau_state, value=validation_loss)
+      ...     learning_rate = 1.0 * plateau_state.scale
+      ...     state = optax.tree_utils.tree_set(state, learning_rate=learning_rate)
+      >>> print(state.hyperparams["learning_rate"])
+      0.5
     """
     check_number("learning_rate", lr, alias="lr")
     check_choice("mode", mode, "min", "max")

@@ -26,7 +26,7 @@ def step_lr(lr: Scalar, step_size: int, gamma: Scalar = 0.1) -> optax.Schedule:
 
     Args:
       lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
-      step_size: :math:`s` >= 1, in counts.
+      step_size: :math:`s` >= 1, in counts of updates.
       gamma: :math:`\gamma` >= 0: a number or a traced scalar.
 
     Returns:
@@ -52,7 +52,7 @@ def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) ->
 
     Args:
       lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
-      milestones: counts >= 0 in any order; one that is there twice counts twice.
+      milestones: counts of updates >= 0 in any order; one that is there twice counts twice.
       gamma: :math:`\gamma` >= 0: a number or a traced scalar.
 
     Returns:
@@ -128,7 +128,7 @@ def cosine_annealing_lr(
 
     Args:
       lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
-      T_max: :math:`T` >= 1, in counts.
+      T_max: :math:`T` >= 1, in counts of updates.
       eta_min: :math:`\eta_{\min}` >= 0: a number or a traced scalar.
 
     Returns:
