@@ -13,32 +13,9 @@ from lion_jax import lab
 from lion_jax.lab import comparison as comparing
 from lion_jax.lab import report, training
 from lion_jax.lab.rules import RULES, Rule
-from lion_jax.lab.tasks import TASKS, Split, Task, digits
+from lion_jax.lab.tasks import TASKS, digits
 
 SMALL = {"learning_rates": 2, "steps": 7, "seeds": 2, "batch_size": 40}
-
-
-def clusters(examples, seed):
-    """Points around three corners of a triangle."""
-    rng = np.random.default_rng(seed)
-    y = (np.arange(examples) % 3).astype(np.int32)
-    corners = np.array([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]], np.float32)
-    noise = rng.standard_normal((examples, 2)).astype(np.float32)
-    return Split(corners[y] + 0.5 * noise, y)
-
-
-@pytest.fixture(scope="module")
-def task():
-    """A task that compiles in no time."""
-    return Task(
-        name="triangle",
-        description="three clusters and a linear model",
-        init=lambda key: {"w": jax.random.normal(key, (2, 3)), "b": jnp.zeros((1, 3))},
-        logits=lambda params, x: x @ params["w"] + params["b"],
-        train=clusters(120, seed=0),
-        validation=clusters(60, seed=1),
-        test=clusters(60, seed=2),
-    )
 
 
 @pytest.fixture(scope="module")

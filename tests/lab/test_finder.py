@@ -16,32 +16,11 @@ from lion_jax.lab import cli, finder_report
 from lion_jax.lab.finder import find, find_learning_rate
 from lion_jax.lab.finding import CRITERION, Finding, read, smooth
 from lion_jax.lab.rules import RULES, Rule
-from lion_jax.lab.tasks import TASKS, Split, Task
+from lion_jax.lab.tasks import TASKS
 from lion_jax.lab.training import batch_indices
 
 STEPS = 60
 RATES = np.geomspace(1e-5, 1e0, 200)
-
-
-def examples(count, seed):
-    """Three classes that a line can tell apart, mostly."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((count, 2)).astype(np.float32)
-    return Split(x, (x[:, 0] > 0).astype(np.int32) + (x[:, 1] > 0))
-
-
-@pytest.fixture(scope="module")
-def task():
-    """A task that compiles in no time."""
-    return Task(
-        name="plane",
-        description="a linear model",
-        init=lambda key: {"w": jax.random.normal(key, (2, 3)), "b": jnp.zeros((1, 3))},
-        logits=lambda params, x: x @ params["w"] + params["b"],
-        train=examples(120, seed=0),
-        validation=examples(30, seed=1),
-        test=examples(30, seed=2),
-    )
 
 
 @pytest.fixture(scope="module")
