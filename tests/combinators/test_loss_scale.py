@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trees import run, tree
+from trees import assert_close, run, tree
 
 import lion_jax
 
@@ -52,7 +52,10 @@ def vectors(gradient, dtype):
 @hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
 @hypothesis.given(spoils=st.dictionaries(st.integers(0, STEPS - 1), st.sampled_from(BAD)))
 def test_survives_infinities_at_any_step(name, dtype, spoils):
-    """Bit for bit the run that never saw those batches; in float32 also without a loss scale."""
+    """Bit for bit the run that never saw those batches.
+
+    In float32 also the run without a loss scale, but for the rounding of other fused programs.
+    """
     tx, step = step_of(name, dtype)
     gradients = [vectors(g, dtype) for g in GRADIENTS]
     good = [g for t, g in enumerate(gradients) if t not in spoils]
@@ -67,7 +70,7 @@ def test_survives_infinities_at_any_step(name, dtype, spoils):
     chex.assert_trees_all_equal(params, expected)
     chex.assert_trees_all_equal(state.inner_state, expected_state.inner_state)
     if dtype == "float32":
-        chex.assert_trees_all_equal((params, state.inner_state), run(INNERS[name], start, good))
+        assert_close((params, state.inner_state), run(INNERS[name], start, good))
 
 
 def test_doubles_after_the_interval_and_halves_at_once():

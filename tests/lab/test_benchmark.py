@@ -71,6 +71,7 @@ def test_every_rule_runs_as_optax_and_as_lion_jax(real):
     assert all(np.all(m.seconds > 0) and m.seconds.shape == (2,) for m in real.measurements)
 
 
+@pytest.mark.slow
 def test_memory_is_counted(real):
     def per_parameter(rule, package):
         m = next(m for m in real.measurements if (m.rule, m.package) == (rule, package))
@@ -149,12 +150,14 @@ def test_the_summary_says_what_is_clear_and_what_is_not():
     assert line.endswith("of optax's time, no clear difference.")
 
 
+@pytest.mark.slow
 def test_tables_and_picture_have_a_row_for_each_contender(real):
     assert [table.row_count for table in tables(real)] == [len(real.measurements)] * 2
     (axes,) = picture(real).axes
     assert len(axes.patches) == len(real.measurements)
 
 
+@pytest.mark.slow
 def test_records_have_every_time(real):
     rows = real.records()
     steps = [row for row in rows if row["what"] == "step"]
