@@ -1,7 +1,6 @@
 """The learning-rate range test: one run whose learning rate grows until the loss diverges."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,19 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lion_jax._checks import check_transformation
-from lion_jax.lab.comparison import MOST_EXAMPLES, known
-from lion_jax.lab.errors import RequestError
-from lion_jax.lab.finding import LEAST_STEPS, Finding, read
+from lion_jax.lab.comparison import known
+from lion_jax.lab.finder_checks import (
+    TRY_OPTIMIZER,
+    check_batches,
+    check_counts,
+    check_loss,
+    check_optimizer,
+    check_params,
+    check_range,
+)
+from lion_jax.lab.finding import Finding, read
 from lion_jax.lab.rules import RULES, Rule
 from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.training import batch_indices, run_interruptibly
 
 BEYOND = 10
 """The range tried reaches this many times beyond a rule's own, at both ends."""
-_SMALLEST, _LARGEST = 1e-37, 1e38  # what float32 holds
-_TRY_STACK = "Try jax.tree.map(lambda *b: jnp.stack(b), *list_of_batches)."
-_TRY_OPTIMIZER = "Try optimizer=lambda schedule: lion_jax.lion(schedule, weight_decay=0.1)."
 
 
 def find_learning_rate(
@@ -88,12 +91,12 @@ def find_learning_rate(
       Smith, `Cyclical Learning Rates for Training Neural Networks
       <https://arxiv.org/abs/1506.01186>`_, 2017, Section 3.3.
     """
-    _check_optimizer(optimizer)
-    _check_params(params)
-    steps = _check_batches(batches)
+    check_optimizer(optimizer)
+    check_params(params)
+    steps = check_batches(batches)
     params, batches = jax.tree.map(jnp.asarray, (params, batches))
-    _check_range(low, high)
-    _check_loss(loss, params, batches)
+    check_range(low, high)
+    check_loss(loss, params, batches)
     settings = {"low": low, "high": high, "steps": steps, "seeds": 1}
 
     def program(rates, params, batches):
@@ -139,8 +142,8 @@ def find(
     task = task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
     low = rule.learning_rates[0] / BEYOND if low is None else low
     high = rule.learning_rates[1] * BEYOND if high is None else high
-    _check_range(low, high)
-    _check_counts(steps, seeds, batch_size, len(task.train.y))
+    check_range(low, high)
+    check_counts(steps, seeds, batch_size, len(task.train.y))
     settings = {
         "task": task.name,
         "rule": rule.name,
@@ -199,7 +202,7 @@ def _losses(
     _, losses = jax.lax.scan(step, (params, at(rates[0]).init(params)), (rates, batches))
     if not was_read:
         raise TypeError(
-            f"optimizer must read the schedule that it gets; this one never does. {_TRY_OPTIMIZER}"
+            f"optimizer must read the schedule that it gets; this one never does. {TRY_OPTIMIZER}"
         )
     return losses
 
@@ -217,91 +220,3 @@ def _run(
     losses = np.asarray(run_interruptibly(compiled, *arguments), np.float64)
     readings = tuple(read(rates, row) for row in losses)
     return Finding(subject, loss_unit, settings, rates, losses, readings)
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    if not callable(optimizer):
-        raise TypeError(
-            "optimizer must be a function from a schedule of the learning rate to a "
-            f"transformation; got {optimizer!r} of type {type(optimizer).__name__}. "
-            f"{_TRY_OPTIMIZER}"
-        )
-    check_transformation("optimizer(schedule)", optimizer(lambda count: 1e-3))
-
-
-def _check_batches(batches: Any) -> int:
-    """The length of the first axis, the same for all."""
-    if isinstance(batches, list | Iterator) or not _is_tree_of_arrays(batches):
-        kind = type(batches).__name__
-        raise TypeError(
-            "batches must be one tree of arrays whose first axis is the step; got "
-            f"{f'a list of {len(batches)}' if isinstance(batches, list) else f'a {kind}'}. "
-            f"{_TRY_STACK}"
-        )
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(batches)]
-    lengths = {shape[0] for shape in shapes if shape}
-    if len(lengths) != 1 or () in shapes:
-        raise RequestError(
-            "batches must be a tree of arrays whose first axis, the step, has one length; "
-            f"got the shapes {shapes}. {_TRY_STACK}"
-        )
-    (steps,) = lengths
-    if steps < LEAST_STEPS:
-        raise RequestError(f"batches must be at least {LEAST_STEPS}, one for a step; got {steps}")
-    return steps
-
-
-def _check_params(params: Any) -> None:
-    if not _is_tree_of_arrays(params) or _has_keys(params):
-        raise TypeError(
-            "params must be a tree of arrays; got leaves of other kinds in a "
-            f"{type(params).__name__}. Try nnx.split(model, nnx.Param, ...) or "
-            "eqx.partition(model, eqx.is_inexact_array), and put the model together in the loss."
-        )
-
-
-def _is_tree_of_arrays(tree: Any) -> bool:
-    kinds = int | float | np.ndarray | np.generic | jax.Array
-    return all(isinstance(x, kinds) for x in jax.tree.leaves(tree))
-
-
-def _has_keys(tree: Any) -> bool:
-    keys = jax.dtypes.prng_key
-    return any(jnp.issubdtype(jnp.asarray(x).dtype, keys) for x in jax.tree.leaves(tree))
-
-
-def _check_loss(loss: Callable[[Any, Any], Any], params: Any, batches: Any) -> None:
-    found = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], batches))
-    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise TypeError(
-            f"loss(params, batch) must be a real scalar, of shape (); got {found}. "
-            "Try a mean over the batch, and leave out what comes beside the loss."
-        )
-
-
-def _check_range(low: Any, high: Any) -> None:
-    for name, value in (("low", low), ("high", high)):
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise RequestError(f"{name} must be a number; got {value!r}")
-        if not _SMALLEST <= value <= _LARGEST:  # NaN too
-            raise RequestError(f"{name} must be in [{_SMALLEST}, {_LARGEST}]; got {value:g}")
-    if not low < high:
-        raise RequestError(f"low must be less than high; got low={low:g} and high={high:g}")
-
-
-def _check_counts(steps: Any, seeds: Any, batch_size: Any, examples: int) -> None:
-    for name, value, lowest, highest in [
-        ("steps", steps, LEAST_STEPS, math.inf),
-        ("seeds", seeds, 1, math.inf),
-        ("batch_size", batch_size, 1, examples),
-    ]:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise RequestError(f"{name} must be a whole number; got {value!r}")
-        if not lowest <= value <= highest:
-            limit = "" if highest == math.inf else f" and at most {highest}, the training split"
-            raise RequestError(f"{name} must be at least {lowest}{limit}; got {value}")
-    if steps * seeds * batch_size > MOST_EXAMPLES:
-        raise RequestError(
-            f"steps * seeds * batch_size must be at most {MOST_EXAMPLES}, since the order of the "
-            f"examples is kept in memory; got {steps * seeds * batch_size}"
-        )
