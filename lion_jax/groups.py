@@ -19,7 +19,7 @@ from lion_jax._checks import check_number, check_transformation
 from lion_jax._dtypes import computed_in_float32, map_present
 from lion_jax._patterns import Pattern, first_match, present_paths
 from lion_jax._shares import map_shares, spread
-from lion_jax.combinators._inner import update
+from lion_jax.combinators import _inner
 
 FromParams = Callable[[optax.Params], Any]
 
@@ -312,7 +312,7 @@ def freeze(
 
     def update_fn(updates, state, params=None, **extra_args):
         tx = partition(updates if params is None else params)
-        return update(tx, updates, state, params, **extra_args)
+        return _inner.update(tx, updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -122,6 +122,14 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
 
     Raises:
       ValueError: neither in the state, or several.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> tx = lion_jax.with_finite_guard(lion_jax.lion(1e-4))
+      >>> _, state = tx.update(jnp.array([jnp.inf]), tx.init(jnp.ones(1)), jnp.ones(1))
+      >>> print(lion_jax.skipped_steps(state))
+      1
     """
     owner = "with_finite_guard or dynamic loss scale"
     return the_only(state, "skipped", owner, "FiniteGuardState", "DynamicLossScaleState")
@@ -138,5 +146,13 @@ def has_given_up(state: optax.OptState) -> jax.Array:
 
     Raises:
       ValueError: no guard in the state, or several.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> tx = lion_jax.with_finite_guard(lion_jax.lion(1e-4), max_consecutive=1)
+      >>> _, state = tx.update(jnp.array([jnp.nan]), tx.init(jnp.ones(1)), jnp.ones(1))
+      >>> print(lion_jax.has_given_up(state))
+      True
     """
     return the_only(state, "has_given_up", "with_finite_guard", "FiniteGuardState")
