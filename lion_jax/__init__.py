@@ -18,9 +18,13 @@ A tour, from the equation to the training step:
 
 from importlib.metadata import version as _version
 
+from lion_jax import checkpoints as checkpoints
 from lion_jax import compat as compat
 from lion_jax import groups as groups
 from lion_jax import primitives as primitives
+from lion_jax._hyperparameters import hyperparameters as hyperparameters
+from lion_jax.carrying import CarryReport as CarryReport
+from lion_jax.carrying import carry_state as carry_state
 from lion_jax.combinators.accumulation import with_accumulation as with_accumulation
 from lion_jax.combinators.averaging import averaged_params as averaged_params
 from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
@@ -35,6 +39,8 @@ from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
 from lion_jax.combinators.scout import scout as scout
 from lion_jax.conversion import LionHyperparameters as LionHyperparameters
 from lion_jax.conversion import from_adamw as from_adamw
+from lion_jax.metrics import read_metrics as read_metrics
+from lion_jax.metrics import with_metrics as with_metrics
 from lion_jax.optimizers.adaptive import adabelief as adabelief
 from lion_jax.optimizers.adaptive import adan as adan
 from lion_jax.optimizers.adaptive import ademamix as ademamix

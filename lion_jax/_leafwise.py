@@ -65,11 +65,28 @@ def sum_leaves(function: Callable[..., Any], tree: Any) -> jax.Array:
     Returns:
       The sum, of shape () and of the widest dtype among the terms.
     """
-    rows = [(leaf,) for leaf in jax.tree.leaves(tree)]
-    if not rows:
-        return jnp.zeros(())
-    terms = [term for (term,) in _map_rows(_Rule(function, 0), {}, rows)]
-    return jnp.sum(jax.lax.optimization_barrier(jnp.stack(terms)))
+    terms = [term for (term,) in of_leaves(function, tree)]
+    return jnp.sum(jax.lax.optimization_barrier(jnp.stack(terms))) if terms else jnp.zeros(())
+
+
+def of_leaves(
+    function: Callable[..., Any], *trees: Any, **hyperparameters: Any
+) -> list[tuple[jax.Array, ...]]:
+    """What a function makes of each leaf, in at least float32.
+
+    Args:
+      function: `(*leaves, **hyperparameters) -> results`, a tuple; a function of a module, as in
+        `map_leaves`.
+      *trees: trees with the same leaves; the structure of the first decides.
+      **hyperparameters: as in `map_leaves`.
+
+    Returns:
+      The results for each leaf, in the order of the leaves.
+    """
+    constants, traced = _split(hyperparameters)
+    leaves, treedef = jax.tree.flatten(trees[0])
+    columns = [leaves, *(treedef.flatten_up_to(tree) for tree in trees[1:])]
+    return _map_rows(_Rule(function, 0, constants), traced, list(zip(*columns, strict=True)))
 
 
 class _Rule(NamedTuple):

@@ -20,6 +20,23 @@ def present_paths(tree: Any) -> list[str]:
     return [path for path, leaf in _with_paths(tree) if not _is_absent(leaf)]
 
 
+def distinct_paths(tree: Any) -> list[str]:
+    """The path of each leaf, told apart from every other: a slash within a key is %2F.
+
+    That of a tree which is a single leaf is a dot.
+    """
+    return [
+        "/".join(_quoted(key) for key in keys) if keys else "."
+        for keys, leaf in _with_keys(tree)
+        if not _is_absent(leaf)
+    ]
+
+
+def _quoted(key: Any) -> str:
+    name = jax.tree_util.keystr((key,), simple=True)
+    return name.replace("%", "%25").replace("/", "%2F")
+
+
 class _Rule(NamedTuple):
     """A compiled pattern and what it gives to the leaves that it is the first to match."""
 
@@ -118,17 +135,16 @@ def _is_absent(leaf: Any) -> bool:
 
 def _with_paths(tree: Any) -> list[tuple[str, Any]]:
     """Leaves, and what stands in the place of absent ones, by path."""
+    return [
+        (jax.tree_util.keystr(keys, simple=True, separator="/"), leaf)
+        for keys, leaf in _with_keys(tree)
+    ]
+
+
+def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
     found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_absent)
     variables = {keys[:-1] for keys, _ in found if keys[-1:] == (_VALUE,)}
     if variables:  # what has more than a value, like attention with a query and a key, is none
         below = collections.Counter(keys[:i] for keys, _ in found for i in range(len(keys)))
         variables = {keys for keys in variables if below[keys] == 1}
-    return [
-        (
-            jax.tree_util.keystr(
-                keys[:-1] if keys[:-1] in variables else keys, simple=True, separator="/"
-            ),
-            leaf,
-        )
-        for keys, leaf in found
-    ]
+    return [(keys[:-1] if keys[:-1] in variables else keys, leaf) for keys, leaf in found]

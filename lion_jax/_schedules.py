@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, ParamSpec
 
 import jax
@@ -37,7 +37,7 @@ def accepts_schedules(*names: str):
         @functools.wraps(factory)
         def scheduled(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
             arguments = inspect.signature(factory).bind(*args, **kwargs).arguments
-            schedules = {n: arguments[n] for n in names if callable(arguments.get(n))}
+            schedules = schedules_among(arguments, names)
             if not schedules:
                 return optax.with_extra_args_support(factory(*args, **kwargs))
             return _follow(factory, arguments, schedules)
@@ -47,14 +47,25 @@ def accepts_schedules(*names: str):
     return decorate
 
 
+def schedules_among(
+    arguments: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, optax.Schedule]:
+    """Those of the named arguments that are schedules."""
+    return {name: arguments[name] for name in names if callable(arguments.get(name))}
+
+
+def read(schedules: Mapping[str, optax.Schedule], count: jax.Array) -> dict[str, jax.Array]:
+    """The schedules' numbers at a count of updates."""
+    return {name: jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
+
+
 def _follow(
     factory: Callable[..., optax.GradientTransformation],
     arguments: dict[str, Any],
     schedules: dict[str, optax.Schedule],
 ) -> optax.GradientTransformationExtraArgs:
     def at(count: jax.Array) -> optax.GradientTransformationExtraArgs:
-        values = {name: jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
-        return optax.with_extra_args_support(factory(**arguments | values))
+        return optax.with_extra_args_support(factory(**arguments | read(schedules, count)))
 
     def init_fn(params):
         count = jnp.zeros((), jnp.int32)

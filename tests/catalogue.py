@@ -230,6 +230,7 @@ CATALOGUE = [
         {},
         static={"inner": INNER, "max_consecutive": 2},
     ),
+    Entry("with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER}),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH
@@ -315,5 +316,6 @@ COMBINATORS: dict[str, Callable[[Any], optax.GradientTransformationExtraArgs]] =
         lion_jax.with_loss_scale, loss_scale=lion_jax.DynamicLossScale(4.0, 2)
     ),
     "with_finite_guard": lion_jax.with_finite_guard,
+    "with_metrics": functools.partial(lion_jax.with_metrics, sign_flips=True),
     "freeze": groups.freeze,
 }

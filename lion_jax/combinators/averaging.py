@@ -15,7 +15,8 @@ from lion_jax._checks import (
 from lion_jax._dtypes import map_present, round_to, widen
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
-from lion_jax.combinators._inner import the_only, update
+from lion_jax._states import the_only
+from lion_jax.combinators._inner import update
 from lion_jax.combinators._slow_weights import copy
 from lion_jax.primitives._moments import next_count, zero
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_positive_integer, check_transformation
-from lion_jax.combinators._inner import is_finite, take_where, the_only, update
+from lion_jax._states import the_only
+from lion_jax.combinators._inner import is_finite, take_where, update
 from lion_jax.combinators.loss_scale import with_loss_scales_of
 from lion_jax.primitives._moments import next_count, zero
 

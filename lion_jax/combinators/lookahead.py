@@ -14,7 +14,8 @@ from lion_jax._checks import (
     check_transformation,
 )
 from lion_jax._schedules import accepts_schedules
-from lion_jax.combinators._inner import the_only, update
+from lion_jax._states import the_only
+from lion_jax.combinators._inner import update
 from lion_jax.combinators._slow_weights import copy, synchronize
 
 

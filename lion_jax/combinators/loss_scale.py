@@ -10,7 +10,8 @@ import optax
 from lion_jax._checks import check_number, check_positive_integer, check_transformation
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
-from lion_jax.combinators._inner import is_finite, the_only, update, update_where
+from lion_jax._states import the_only
+from lion_jax.combinators._inner import is_finite, update, update_where
 from lion_jax.primitives._moments import next_count, zero
 
 # One over them is a normal float32 too: compilers divide by a scalar through its inverse.

@@ -1,8 +1,13 @@
 """llm-foundry's optimizers, which zeta copied."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_number, check_peer
+from lion_jax._hyperparameters import hyperparameters
+from lion_jax._leafwise import of_leaves
+from lion_jax._patterns import distinct_paths
 from lion_jax.compat._moments import Betas, Scalar, unpack_betas
 from lion_jax.optimizers.lion import decoupled_lion
 
@@ -66,3 +71,81 @@ def decoupled_lionw(
         initial_lr = lr
     check_number("initial_learning_rate", initial_lr, alias="initial_lr")
     return decoupled_lion(lr, b1, b2, weight_decay=weight_decay, initial_learning_rate=initial_lr)
+
+
+def report_metrics(
+    gradients: optax.Updates, params: optax.Params, state: optax.OptState
+) -> dict[str, jax.Array]:
+    r"""``DecoupledLionW.report_per_parameter_metrics``, called after a step as the peer calls it.
+
+    .. math::
+
+      \lVert m_t \rVert, \ \lVert \theta_t \rVert, \ \lVert g_t \rVert, \ \lVert \tilde u_t \rVert,
+      \ \cos(g_t, \tilde u_t), \ \cos(g_t, m_t), \qquad \tilde u_t =
+      \eta_t \operatorname{sign}(\beta_1 m_t + (1 - \beta_1) g_t)
+      - \frac{\eta_t}{\eta_0} \lambda \theta_t
+
+    Departs from the step that was taken: what is called the update is made anew of the momentum and
+    the parameters after it, and the signs of its two parts differ. :func:`lion_jax.with_metrics`
+    measures the step itself. llm-foundry 0.22 reports the four norms, zeta 2.8 the cosines too.
+
+    Args:
+      gradients: :math:`g_t`, a tree like the parameters.
+      params: :math:`\theta_t`, the parameters after the step.
+      state: that of :func:`decoupled_lionw` or :func:`lion_jax.decoupled_lion` after the step, also
+        within a chain or a combinator.
+
+    Returns:
+      By the peer's names, ``l2_norm/moment/<path>`` and so on for ``param``, ``update`` and
+      ``grad``, ``cosine/update_grad/<path>`` and ``cosine/moment_grad/<path>``; scalars in at least
+      float32. Paths are those of :func:`lion_jax.read_metrics`, so that slashes in names are safe.
+
+    Raises:
+      ValueError: a state of no optimizer of lion_jax, or of several.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> from lion_jax import compat
+      >>> tx = lion_jax.with_metrics(compat.llm_foundry.decoupled_lionw(lr=0.5, weight_decay=0.25))
+      >>> params, gradients = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([1.0, 1.0])}
+      >>> updates, state = tx.update(gradients, tx.init(params), params)
+      >>> reported = compat.llm_foundry.report_metrics(
+      ...     gradients, {"w": params["w"] + updates["w"]}, state
+      ... )
+      >>> print(f"{reported['l2_norm/update/w']:.3f}")
+      0.140
+      >>> print(f"{lion_jax.read_metrics(state)['norm/update']:.3f}")
+      1.953
+
+    References:
+      ``llmfoundry.optim.DecoupledLionW`` of `llm-foundry
+      <https://github.com/mosaicml/llm-foundry>`_ 0.22; ``zeta.optim.DecoupledLionW`` of zeta 2.8.
+    """
+    shown = hyperparameters(state)
+    rate = shown["learning_rate"]
+    rows = of_leaves(
+        _reported,
+        gradients,
+        params,
+        optax.tree_utils.tree_get(state, "mu"),
+        rate=rate,
+        b1=shown["b1"],
+        decay=rate * shown["weight_decay"] / shown["initial_learning_rate"],
+    )
+    names = (
+        *("l2_norm/moment", "l2_norm/param", "l2_norm/update", "l2_norm/grad"),
+        *("cosine/update_grad", "cosine/moment_grad"),
+    )
+    return {
+        f"{name}/{path}": value
+        for path, row in zip(distinct_paths(params), rows, strict=True)
+        for name, value in zip(names, row, strict=True)
+    }
+
+
+def _reported(g, p, m, *, rate, b1, decay):
+    u = rate * jnp.sign(b1 * m + (1 - b1) * g) - decay * p
+    norms = [jnp.sqrt(jnp.sum(x * x)) for x in (m, p, u, g)]
+    m_norm, _, u_norm, g_norm = (jnp.maximum(norm, 1e-8) for norm in norms)  # as torch divides
+    return *norms, jnp.sum(g * u) / (g_norm * u_norm), jnp.sum(g * m) / (g_norm * m_norm)

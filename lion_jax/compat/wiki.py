@@ -3,6 +3,7 @@
 # A state's `count` hides the method that every tuple has.
 # pyright: reportIncompatibleMethodOverride=false
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import optax
 
 from lion_jax._checks import check_number, check_peer
 from lion_jax._dtypes import computed_in_float32
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax._leafwise import map_leaves
 from lion_jax.compat._moments import Betas, Scalar, refuse_complex, unpack_betas
 from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
@@ -19,6 +21,12 @@ from lion_jax.primitives.momentum import scale_by_sign_momentum
 
 
 @computed_in_float32
+@shows_hyperparameters(
+    "lr",
+    "betas",
+    "weight_decay",
+    weight_bound=lambda **_: math.inf,  # the sign hides how large the decay is
+)
 def lion(
     lr: optax.ScalarOrSchedule = 1e-4,
     betas: Betas = (0.9, 0.99),
@@ -67,6 +75,7 @@ def lion(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "gamma", "eps")
 def lion_formula(
     lr: optax.ScalarOrSchedule,
     betas: Betas = (0.9, 0.997),

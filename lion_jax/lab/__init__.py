@@ -13,3 +13,5 @@ from lion_jax.lab.rules import RULES as RULES
 from lion_jax.lab.rules import Rule as Rule
 from lion_jax.lab.tasks import TASKS as TASKS
 from lion_jax.lab.tasks import Task as Task
+from lion_jax.lab.watching import Observation as Observation
+from lion_jax.lab.watching import watch as watch

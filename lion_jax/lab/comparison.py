@@ -1,7 +1,6 @@
 """Comparing update rules: each with its best learning rate, several seeds and an interval."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 import scipy.stats
 
-from lion_jax.lab.errors import RequestError
+from lion_jax.lab.errors import RequestError, check_whole, known
 from lion_jax.lab.rules import RULES, Rule
 from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.training import SCHEDULES, Outcome, Timing, train
@@ -195,30 +194,13 @@ def compare(
     Raises:
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
-    if isinstance(rules, str):
-        raise RequestError(f"rules must be a list of names; got the string {rules!r}")
-    rules = [r if isinstance(r, Rule) else RULES[known("rule", r, RULES)] for r in rules]
-    names = [rule.name for rule in rules]
-    if not rules:
-        raise RequestError(f"rules must name at least one of {', '.join(RULES)}; got none")
-    if len(set(names)) < len(names):
-        raise RequestError(f"rules must have different names; got {', '.join(names)}")
+    rules = choose_rules(rules)
     known("schedule", schedule, SCHEDULES)
-    task = task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
-    examples = len(task.train.y)
-    for name, value, highest in [
-        ("learning_rates", learning_rates, math.inf),
-        ("steps", steps, math.inf),
-        ("seeds", seeds, math.inf),
-        ("batch_size", batch_size, examples),
-    ]:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise RequestError(f"{name} must be a whole number; got {value!r}")
-        if not 1 <= value <= highest:
-            limit = (
-                "at least 1" if highest == math.inf else f"from 1 to {highest}, the training split"
-            )
-            raise RequestError(f"{name} must be {limit}; got {value}")
+    task = choose_task(task)
+    check_whole("learning_rates", learning_rates, 1)
+    check_whole("steps", steps, 1)
+    check_whole("seeds", seeds, 1)
+    check_whole("batch_size", batch_size, 1, len(task.train.y), "the training split")
     if learning_rates * seeds > MOST_RUNS:
         raise RequestError(
             f"learning_rates * seeds must be at most {MOST_RUNS}, since the runs of a rule are "
@@ -244,6 +226,24 @@ def compare(
     return Comparison(task, settings, tuple(results))
 
 
+def choose_rules(rules: Iterable[str | Rule]) -> list[Rule]:
+    """The rules of these names; refuses none and two of one name."""
+    if isinstance(rules, str):
+        raise RequestError(f"rules must be a list of names; got the string {rules!r}")
+    rules = [r if isinstance(r, Rule) else RULES[known("rule", r, RULES)] for r in rules]
+    names = [rule.name for rule in rules]
+    if not rules:
+        raise RequestError(f"rules must name at least one of {', '.join(RULES)}; got none")
+    if len(set(names)) < len(names):
+        raise RequestError(f"rules must have different names; got {', '.join(names)}")
+    return rules
+
+
+def choose_task(task: str | Task) -> Task:
+    """The task of this name."""
+    return task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
+
+
 def standard_error(values: np.ndarray) -> np.ndarray:
     """Standard error of the mean over the last axis; NaN for a single value."""
     count = values.shape[-1]
@@ -261,15 +261,6 @@ def _rates(rule: Rule, count: int) -> np.ndarray:
     """Rates evenly spaced on a logarithmic scale over the rule's range; a single one amid it."""
     low, high = rule.learning_rates
     return np.geomspace(low, high, count) if count > 1 else np.array([math.sqrt(low * high)])
-
-
-def known(kind: str, name: Any, table: dict[str, Any]) -> str:
-    """The name, refused with its nearest neighbour if the table does not have it."""
-    if not isinstance(name, str) or name not in table:
-        close = difflib.get_close_matches(name, table, n=1) if isinstance(name, str) else []
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise RequestError(f"unknown {kind} {name!r}{hint} Possible: {', '.join(table)}")
-    return name
 
 
 def _crossing(log_rates: np.ndarray, surplus: np.ndarray) -> tuple[float, bool]:

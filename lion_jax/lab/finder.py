@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lion_jax.lab.comparison import known
+from lion_jax.lab.comparison import choose_task
+from lion_jax.lab.errors import known
 from lion_jax.lab.finder_checks import (
     TRY_OPTIMIZER,
     check_batches,
@@ -20,7 +21,7 @@ from lion_jax.lab.finder_checks import (
 )
 from lion_jax.lab.finding import Finding, read
 from lion_jax.lab.rules import RULES, Rule
-from lion_jax.lab.tasks import TASKS, Task
+from lion_jax.lab.tasks import Task
 from lion_jax.lab.training import batch_indices, run_interruptibly
 
 BEYOND = 10
@@ -139,7 +140,7 @@ def find(
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
     rule = rule if isinstance(rule, Rule) else RULES[known("rule", rule, RULES)]
-    task = task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
+    task = choose_task(task)
     low = rule.learning_rates[0] / BEYOND if low is None else low
     high = rule.learning_rates[1] * BEYOND if high is None else high
     check_range(low, high)

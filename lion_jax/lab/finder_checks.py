@@ -1,6 +1,5 @@
 """What a learning-rate range test refuses, with what to try instead."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 
 from lion_jax._checks import check_transformation
 from lion_jax.lab.comparison import MOST_EXAMPLES
-from lion_jax.lab.errors import RequestError
+from lion_jax.lab.errors import RequestError, check_rate, check_whole
 from lion_jax.lab.finding import LEAST_STEPS
 
-_SMALLEST, _LARGEST = 1e-37, 1e38  # what float32 holds
 _TRY_STACK = "Try jax.tree.map(lambda *b: jnp.stack(b), *list_of_batches)."
 TRY_OPTIMIZER = "Try optimizer=lambda schedule: lion_jax.lion(schedule, weight_decay=0.1)."
 
@@ -83,27 +81,17 @@ def check_loss(loss: Callable[[Any, Any], Any], params: Any, batches: Any) -> No
 
 def check_range(low: Any, high: Any) -> None:
     """Refuses learning rates that are none, or no range."""
-    for name, value in (("low", low), ("high", high)):
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise RequestError(f"{name} must be a number; got {value!r}")
-        if not _SMALLEST <= value <= _LARGEST:  # NaN too
-            raise RequestError(f"{name} must be in [{_SMALLEST}, {_LARGEST}]; got {value:g}")
+    check_rate("low", low)
+    check_rate("high", high)
     if not low < high:
         raise RequestError(f"low must be less than high; got low={low:g} and high={high:g}")
 
 
 def check_counts(steps: Any, seeds: Any, batch_size: Any, examples: int) -> None:
     """Refuses numbers of steps, seeds and examples that cannot be."""
-    for name, value, lowest, highest in [
-        ("steps", steps, LEAST_STEPS, math.inf),
-        ("seeds", seeds, 1, math.inf),
-        ("batch_size", batch_size, 1, examples),
-    ]:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise RequestError(f"{name} must be a whole number; got {value!r}")
-        if not lowest <= value <= highest:
-            limit = "" if highest == math.inf else f" and at most {highest}, the training split"
-            raise RequestError(f"{name} must be at least {lowest}{limit}; got {value}")
+    check_whole("steps", steps, LEAST_STEPS)
+    check_whole("seeds", seeds, 1)
+    check_whole("batch_size", batch_size, 1, examples, "the training split")
     if steps * seeds * batch_size > MOST_EXAMPLES:
         raise RequestError(
             f"steps * seeds * batch_size must be at most {MOST_EXAMPLES}, since the order of the "

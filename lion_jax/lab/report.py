@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -11,7 +12,13 @@ import rich.box
 from rich.table import Table
 
 from lion_jax.lab import files
-from lion_jax.lab.comparison import GOOD_WITHIN, Comparison, Result, half_interval
+from lion_jax.lab.comparison import (
+    DEFAULT_RULES,
+    GOOD_WITHIN,
+    Comparison,
+    Result,
+    half_interval,
+)
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -92,8 +99,9 @@ def picture(comparison: Comparison) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     floor = max(0.0, math.floor(10 * min(r.test_accuracy for r in comparison.results) - 1) / 10)
-    looks = zip(itertools.cycle(COLOURS), itertools.cycle(_MARKERS), strict=False)
-    for result, (colour, marker) in zip(comparison.results, looks, strict=False):
+    numbers = numbered(result.rule.name for result in comparison.results)
+    for result, number in zip(comparison.results, numbers, strict=True):
+        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
         accuracies, rates = result.outcome.test_accuracy, result.learning_rates
         mean = accuracies.mean(axis=1)
         half = np.nan_to_num(half_interval(accuracies))
@@ -132,6 +140,12 @@ def picture(comparison: Comparison) -> matplotlib.figure.Figure:
         title_fontsize=9,
     )
     return figure
+
+
+def numbered(names: Iterable[str]) -> list[int]:
+    """A number for the looks of each rule: those compared by default have the same everywhere."""
+    others = itertools.count(len(DEFAULT_RULES))
+    return [DEFAULT_RULES.index(n) if n in DEFAULT_RULES else next(others) for n in names]
 
 
 def _title(comparison: Comparison) -> str:

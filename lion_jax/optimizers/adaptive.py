@@ -1,6 +1,6 @@
 """Adam's relatives: adaptive moments with a learning rate and weight decay."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# A schedule never reaches a step: shows_hyperparameters has made it a number.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -9,7 +9,7 @@ import optax
 
 from lion_jax._checks import check_flag, check_scalars, is_off
 from lion_jax._dtypes import computed_in_float32
-from lion_jax._schedules import accepts_schedules
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
 from lion_jax.primitives.nesterov import scale_by_adan
 from lion_jax.primitives.student_t import scale_by_student_t
@@ -17,7 +17,7 @@ from lion_jax.primitives.two_speed import scale_by_ademamix
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "eps", "weight_decay")
+@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay")
 def adabelief(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -55,6 +55,7 @@ def adabelief(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -81,7 +82,7 @@ def adabelief(
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "b3", "eps", "weight_decay")
+@shows_hyperparameters("learning_rate", "b1", "b2", "b3", "eps", "weight_decay")
 def adan(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.98,
@@ -128,6 +129,7 @@ def adan(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -158,7 +160,7 @@ def adan(
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "b3", "alpha", "eps", "weight_decay")
+@shows_hyperparameters("learning_rate", "b1", "b2", "b3", "alpha", "eps", "weight_decay")
 def ademamix(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -201,6 +203,7 @@ def ademamix(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -227,7 +230,7 @@ def ademamix(
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "eps", "weight_decay", "dof")
+@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay", "dof")
 def tadam(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -263,6 +266,7 @@ def tadam(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.

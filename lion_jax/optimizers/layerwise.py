@@ -1,6 +1,6 @@
 """Rules in which every leaf has a say of its own: LARS, LAMB and their relatives."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
+# A schedule never reaches a step: shows_hyperparameters has made it a number.
 # pyright: reportArgumentType=false
 
 from typing import Any
@@ -9,7 +9,7 @@ import optax
 
 from lion_jax._checks import check_flag, check_nesterov, check_scalars, is_off
 from lion_jax._dtypes import computed_in_float32
-from lion_jax._schedules import accepts_schedules
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.layerwise import (
     project_to_tangent,
@@ -21,7 +21,7 @@ from lion_jax.primitives.rectified import scale_by_rectified_adam
 
 
 @computed_in_float32
-@accepts_schedules("weight_decay", "trust_coefficient", "momentum")
+@shows_hyperparameters("learning_rate", "momentum", "weight_decay", "trust_coefficient")
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     momentum: optax.ScalarOrSchedule = 0.9,
@@ -67,6 +67,7 @@ def lars(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -100,7 +101,7 @@ def lars(
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "eps", "weight_decay")
+@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay")
 def lamb(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -142,6 +143,7 @@ def lamb(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -169,7 +171,7 @@ def lamb(
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "eps", "weight_decay")
+@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay")
 def ralars(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -213,6 +215,7 @@ def ralars(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -242,7 +245,7 @@ def ralars(
 
 
 @computed_in_float32
-@accepts_schedules("b1", "b2", "eps", "weight_decay", "delta", "wd_ratio")
+@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay", "delta", "wd_ratio")
 def adamp(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -284,6 +287,7 @@ def adamp(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
+      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.

@@ -8,11 +8,20 @@ import optax
 
 from lion_jax._checks import check_number, check_scalars
 from lion_jax._dtypes import computed_in_float32
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
 
 
 @computed_in_float32
+@shows_hyperparameters(
+    "learning_rate",
+    "b1",
+    "b2",
+    "weight_decay",
+    # Where the decay takes as much as the sign gives, eta lambda |theta| = eta.
+    weight_bound=lambda *, weight_decay, **_: 1 / weight_decay,
+)
 def lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -54,7 +63,8 @@ def lion(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded
-      once. Parameters are read only for weight decay.
+      once. Parameters are read only for weight decay. The state is a
+      :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
@@ -88,7 +98,6 @@ def lion(
     )
 
 
-@computed_in_float32
 def decoupled_lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -132,7 +141,7 @@ def decoupled_lion(
     Returns:
       A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
       added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded
-      once.
+      once. The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
 
     Raises:
       ValueError: a hyperparameter out of range, or a schedule without ``initial_learning_rate``;
@@ -164,6 +173,32 @@ def decoupled_lion(
             )
         initial_learning_rate = learning_rate
     check_number("initial_learning_rate", initial_learning_rate)
+    return _decoupled_lion(
+        learning_rate, b1, b2, mu_dtype, weight_decay, mask, initial_learning_rate
+    )
+
+
+@computed_in_float32
+@shows_hyperparameters(
+    "learning_rate",
+    "b1",
+    "b2",
+    "weight_decay",
+    "initial_learning_rate",
+    # As Lion's, with lambda / eta_0 for lambda.
+    weight_bound=lambda *, weight_decay, initial_learning_rate, **_: (
+        1 / (weight_decay * _inverse(initial_learning_rate))
+    ),
+)
+def _decoupled_lion(
+    learning_rate: Any,
+    b1: Any,
+    b2: Any,
+    mu_dtype: Any,
+    weight_decay: Any,
+    mask: Any,
+    initial_learning_rate: Any,
+) -> optax.GradientTransformation:
     return optax.chain(
         scale_by_sign_momentum(b1, b2, mu_dtype),
         add_decoupled_weight_decay(weight_decay, mask, multiplier=_inverse(initial_learning_rate)),

@@ -143,7 +143,10 @@ def test_a_missing_gradient_moves_nothing(factory, kwargs, static):
     updates, after = tx.update({"a": jnp.ones(2), "b": None}, state, params)
     assert updates["b"] is None
     assert specs(after) == specs(tx.init(params))
-    moments = [jax.tree.leaves(s, is_leaf=lambda x: isinstance(x, dict)) for s in (state, after)]
+    moments = [
+        jax.tree.leaves(s.inner_state, is_leaf=lambda x: isinstance(x, dict))
+        for s in (state, after)
+    ]
     for old, new in zip(*moments, strict=True):
         if isinstance(old, dict):
             chex.assert_trees_all_equal(old["b"], new["b"])

@@ -313,7 +313,7 @@ def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, re
         (["--high=many"], "must be a learning rate, finite and > 0, such as 1e-4; got 'many'"),
         (["--steps=39"], "steps must be at least 40; got 39"),
         (["--seeds=0"], "must be a whole number of at least 1; got '0'"),
-        (["--batch-size=1079"], "batch_size must be at least 1 and at most 1078, the training"),
+        (["--batch-size=1079"], "batch_size must be from 1 to 1078, the training split; got 1079"),
         (["--steps=999999999"], "steps * seeds * batch_size must be at most"),
     ],
 )

@@ -229,7 +229,8 @@ def test_the_moment_has_the_dtype_asked_for(params_dtype, mu_dtype, expected):
     assert optax.tree_utils.tree_get(state, "mu").dtype == expected
 
 
-def test_a_schedule_has_the_only_counter():
-    state = lion_jax.lion(optax.constant_schedule(1e-3)).init(jnp.ones(2))
-    assert optax.tree_utils.tree_get(state, "count") == 0
-    assert [x.shape for x in jax.tree.leaves(lion_jax.lion(1e-3).init(jnp.ones(2)))] == [(2,)]
+@pytest.mark.parametrize("learning_rate", [1e-3, optax.constant_schedule(1e-3)])
+def test_one_moment_and_one_counter_are_what_it_keeps(learning_rate):
+    state = lion_jax.lion(learning_rate).init(jnp.ones(2))
+    assert optax.tree_utils.tree_get(state, "schedule_count") == 0
+    assert [x.shape for x in jax.tree.leaves(state.inner_state)] == [(2,)]

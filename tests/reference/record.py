@@ -351,14 +351,15 @@ def load_file(package, path):
 
 
 def torch_trajectory(run, p0, g, lr, dtype):
-    """The parameters after each step of a PyTorch optimizer."""
+    """The parameters after each step of a PyTorch optimizer, and the metrics that it reports."""
     params = {leaf: torch.nn.Parameter(torch.tensor(p, dtype=dtype)) for leaf, p in p0.items()}
     overrides = run.groups or {}
     groups = [{"params": [p], **overrides.get(leaf, {})} for leaf, p in params.items()]
     inner = find(run.cls)(groups, lr=run.base_lr, **run.kwargs)
     outer = find(run.wrapper)(inner, **run.wrap_kwargs) if run.wrapper else inner
     relative = [group["lr"] / run.base_lr for group in inner.param_groups]
-    trajectory = {leaf: [] for leaf in params}
+    trajectory, reports = {leaf: [] for leaf in params}, []
+    report = getattr(outer, "report_per_parameter_metrics", None)
     accum = run.accum or 1
     for t, rate in enumerate(lr):
         for group, factor in zip(inner.param_groups, relative, strict=True):
@@ -369,10 +370,19 @@ def torch_trajectory(run, p0, g, lr, dtype):
         if (t + 1) % accum == 0:
             clip_gradients(params.values(), run.clip or {})
             outer.step()
+            if report:
+                reports.append({})
+                for leaf, p in params.items():
+                    report(p, leaf, reports[-1])
             inner.zero_grad()
         for leaf, p in params.items():
             trajectory[leaf].append(p.detach().numpy().copy())
-    return {leaf: np.stack(steps) for leaf, steps in trajectory.items()}
+    metrics = (
+        {name: np.stack([float(step[name]) for step in reports]) for name in reports[0]}
+        if reports
+        else {}
+    )
+    return {leaf: np.stack(steps) for leaf, steps in trajectory.items()}, metrics
 
 
 def clip_gradients(params, clip):
@@ -415,16 +425,16 @@ def wiki_trajectory(run, p0, g, lr):
 
 
 def trajectory(name, run, p0, g, lr):
-    """The parameters after each step."""
+    """The parameters after each step, and the metrics that a peer reports of it."""
     if run.peer == "wiki":
-        return wiki_trajectory(run, p0, g, lr)
-    narrow = torch_trajectory(run, p0, g, lr, torch.float32)
+        return wiki_trajectory(run, p0, g, lr), {}
+    narrow, metrics = torch_trajectory(run, p0, g, lr, torch.float32)
     if "_f32" in name:
-        return narrow
-    wide = torch_trajectory(run, p0, g, lr, torch.float64)
+        return narrow, metrics
+    wide, metrics = torch_trajectory(run, p0, g, lr, torch.float64)
     for leaf, p in wide.items():  # four times closer than the tests ask
         np.testing.assert_allclose(narrow[leaf], p, rtol=5e-6, atol=5e-6, err_msg=name)
-    return wide
+    return wide, metrics
 
 
 def leaves_of(name, p0, g):
@@ -475,9 +485,13 @@ def main():
         for profile, sched in (suffix.rsplit("_", 1) for suffix in run.runs):
             p0, g = leaves_of(name, *by_profile[profile])
             index.append(entry(name, run, profile, sched))
-            for leaf, p in trajectory(name, run, p0, g, rates(run.base_lr, sched)).items():
-                assert np.all(np.isfinite(p)), index[-1]["name"]
-                peers[run.peer][f"{index[-1]['name']}/{leaf}"] = p
+            case = index[-1]["name"]
+            params, metrics = trajectory(name, run, p0, g, rates(run.base_lr, sched))
+            recorded = {f"{case}/{leaf}": p for leaf, p in params.items()}
+            recorded |= {f"metrics/{case}/{metric}": x for metric, x in metrics.items()}
+            for key, values in recorded.items():
+                assert np.all(np.isfinite(values)), key
+            peers[run.peer] |= recorded
     np.savez_compressed(
         FOLDER / "inputs.npz",
         **{

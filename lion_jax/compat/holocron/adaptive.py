@@ -4,6 +4,7 @@ import optax
 
 from lion_jax._checks import check_flag, check_numbers, check_peer
 from lion_jax._dtypes import computed_in_float32
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.compat._moments import Betas, Scalar, refuse_complex, scale_by_amsgrad, unpack_betas
 from lion_jax.compat.holocron._links import project_by_signed_cosine, scale_by_forgetful_adan
 from lion_jax.optimizers import adaptive
@@ -12,6 +13,7 @@ from lion_jax.primitives.two_speed import scale_by_ademamix
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
 def adabelief(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -70,6 +72,7 @@ def adabelief(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "eps", "weight_decay", "delta")
 def adamp(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -131,6 +134,7 @@ def adamp(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
 def adan(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: tuple[Scalar, Scalar, Scalar] = (0.98, 0.92, 0.99),
@@ -188,6 +192,7 @@ def adan(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "alpha", "eps", "weight_decay")
 def ademamix(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: tuple[Scalar, Scalar, Scalar] = (0.9, 0.999, 0.9999),

@@ -4,6 +4,7 @@ import optax
 
 from lion_jax._checks import check_nesterov, check_numbers, check_peer, check_scale_clip
 from lion_jax._dtypes import computed_in_float32
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.compat._moments import (
     Betas,
     Scalar,
@@ -19,6 +20,7 @@ from lion_jax.primitives.layerwise import scale_by_trust_ratio
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
 def lamb(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -75,6 +77,7 @@ def lamb(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "momentum", "dampening", "weight_decay")
 def lars(
     lr: optax.ScalarOrSchedule = 1e-3,
     momentum: Scalar = 0.0,

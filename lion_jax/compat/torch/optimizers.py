@@ -10,6 +10,7 @@ import optax
 
 from lion_jax._checks import check_flag, check_nesterov, check_number, check_peer, is_off
 from lion_jax._dtypes import computed_in_float32
+from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.compat._moments import (
     Betas,
     Scalar,
@@ -25,6 +26,7 @@ _RANGES_LIKE = {"alpha": "b2", "rho": "b2", "lr_decay": "eps", "initial_accumula
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "momentum", "dampening", "weight_decay")
 def sgd(
     lr: optax.ScalarOrSchedule = 1e-3,
     momentum: Scalar = 0,
@@ -79,6 +81,7 @@ def sgd(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
 def adam(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -109,6 +112,7 @@ def adam(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
 def adamw(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -160,6 +164,7 @@ def adamw(
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "alpha", "eps", "weight_decay", "momentum")
 def rmsprop(
     lr: optax.ScalarOrSchedule = 1e-2,
     alpha: Scalar = 0.99,
@@ -216,7 +221,6 @@ def rmsprop(
     )
 
 
-@computed_in_float32
 def adagrad(
     lr: optax.ScalarOrSchedule = 1e-2,
     lr_decay: Scalar = 0,
@@ -262,15 +266,22 @@ def adagrad(
         initial_accumulator_value=initial_accumulator_value,
         eps=eps,
     )
+    return _adagrad(_decayed(lr, lr_decay), weight_decay, initial_accumulator_value, eps)
+
+
+@computed_in_float32
+@shows_hyperparameters("lr", "weight_decay", "eps")
+def _adagrad(lr, weight_decay, initial_accumulator_value, eps) -> optax.GradientTransformation:
     return optax.chain(
         refuse_complex("torch.adagrad"),
         add_decoupled_weight_decay(weight_decay),
         scale_by_sum_of_squares(initial_accumulator_value, eps),
-        optax.scale_by_learning_rate(_decayed(lr, lr_decay)),
+        optax.scale_by_learning_rate(lr),
     )
 
 
 @computed_in_float32
+@shows_hyperparameters("lr", "rho", "eps", "weight_decay")
 def adadelta(
     lr: optax.ScalarOrSchedule = 1.0,
     rho: Scalar = 0.9,
@@ -333,4 +344,5 @@ def _scale_by_adam(betas: Betas, eps: Scalar, amsgrad: bool) -> optax.GradientTr
 def _decayed(lr: optax.ScalarOrSchedule, lr_decay: Scalar) -> optax.ScalarOrSchedule:
     if is_off(lr_decay):
         return lr
+
     return lambda count: (lr(count) if callable(lr) else lr) / (1.0 + count * lr_decay)

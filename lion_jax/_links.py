@@ -1,0 +1,259 @@
+"""Optimizer states taken apart: which field, of which state, a leaf is in, and where it goes on."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+Names = tuple[str, ...]
+
+# Where a schedule is: the counters of optax's schedules and of those here count the same.
+_SAME_COUNT = {"schedule_count": "count"}
+# Nothing reads it, so its place need not be filled for a momentum to go on.
+_UNREAD = {("ScaleByLionState", "count")}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Leaf:
+    """A leaf, where it is, and the field that it is of."""
+
+    keys: tuple[Any, ...]
+    field: str
+    value: Any
+
+    @property
+    def path(self) -> str:
+        """As people read it."""
+        return jax.tree_util.keystr(self.keys, simple=True, separator="/")
+
+
+@dataclasses.dataclass
+class Link:
+    """A state that is no wrapper's or chain's but its own: what one NamedTuple holds.
+
+    Attributes:
+      type_name: that of the NamedTuple; empty if it was restored as a dict.
+      names: what it is under, but for the positions in chains.
+      leaves: by field and what is below it.
+      absent: likewise, where something is masked or None.
+      moments: the fields that are trees like the parameters.
+      fresh: the leaves that are neither to be carried nor compared.
+    """
+
+    type_name: str
+    names: Names
+    leaves: dict[Names, Leaf] = dataclasses.field(default_factory=dict)
+    absent: set[Names] = dataclasses.field(default_factory=set)
+    moments: set[str] = dataclasses.field(default_factory=set)
+    fresh: set[Names] = dataclasses.field(default_factory=set)
+
+    def places(self) -> dict[Names, Leaf]:
+        """The leaves that may be carried, by what they are looked for under."""
+        alias = {} if self.moments else _SAME_COUNT
+        return {
+            (alias.get(key[0], key[0]), *key[1:]): leaf
+            for key, leaf in self.leaves.items()
+            if key not in self.fresh
+        }
+
+    def fields(self) -> set[str]:
+        """Those with leaves."""
+        return {key[0] for key in self.leaves}
+
+
+class Reader:
+    """Takes states apart into links, by the names of the parameters."""
+
+    def __init__(self, params: set[Names], like: Iterable[Link] = ()):
+        self.params = params
+        self.keys = {key for link in like for key in (*link.leaves, *link.places())}
+        self.fields = {field for link in like for field in link.moments}
+        self.links: dict[tuple[str, Names], Link] = {}
+
+    def read(self, state: Any) -> list[Link]:
+        """The links of a state, in order."""
+        self._visit(state, (), None, 0)
+        return [link for link in self.links.values() if link.leaves or link.absent]
+
+    def _visit(self, node, keys, type_name, start):
+        """Records what is at `keys`, whose field is the one at `start` if there is a type."""
+        is_moment = self._fits(node) or self._is_misfit(node, keys, type_name, start)
+        if is_moment or is_absent(node) or _is_leaf(node):
+            self._record(node, keys, type_name, start, is_moment)
+            return
+        for key, child in _children(node):
+            if isinstance(key, jax.tree_util.GetAttrKey):
+                self._visit(child, (*keys, key), type(node).__name__, len(keys))
+            else:
+                self._visit(child, (*keys, key), type_name, start)
+
+    def _record(self, node, keys, type_name, start, is_moment):
+        names = _names(keys)
+        if type_name is None:
+            type_name, start = "", self._field_of(names)
+        link_names = names[:start]
+        link = self.links.setdefault(
+            (type_name, link_names), Link(type_name, _without_positions(link_names))
+        )
+        field = names[start] if names else ""
+        below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
+        for rest, leaf in below:
+            key = (field, *names[start + 1 :], *_names(rest))
+            if is_absent(leaf):
+                link.absent.add(key)
+            else:
+                link.leaves[key] = Leaf((*keys, *rest), field, leaf)
+                if is_moment and (self.params != {()} or shape_of(leaf)):
+                    link.moments.add(field)
+
+    def _field_of(self, names: Names) -> int:
+        """Where the field is among names without types: the most that is known, or the last."""
+        known = (i for i in range(len(names)) if names[i:] in self.keys)
+        words = (i for i in reversed(range(len(names))) if not names[i].isdigit())
+        return next(known, next(words, 0))
+
+    def _fits(self, node) -> bool:
+        """Whether it is a tree like the parameters, of which some may be masked."""
+        if is_absent(node):
+            return False
+        below = names_below(node)
+        present = {names for names, leaf in below if not is_absent(leaf)}
+        absent = {names for names, leaf in below if is_absent(leaf)}
+        return present <= self.params and all(
+            is_covered(names, absent) for names in self.params - present
+        )
+
+    def _is_misfit(self, node, keys, type_name, start) -> bool:
+        """Whether it has the name of a moment but is a tree like other parameters."""
+        if not keys or _is_leaf(node) or (type_name is not None and len(keys) != start + 1):
+            return False
+        return _names(keys)[-1] in self.fields and not self._has_moments(node)
+
+    def _has_moments(self, node) -> bool:
+        return not _is_leaf(node) and any(
+            (name_of(key) in self.fields and self._fits(child)) or self._has_moments(child)
+            for key, child in _children(node)
+        )
+
+
+def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
+    """The old leaf for each new one that goes on from one."""
+    sources: dict[Leaf, Leaf] = {}
+    taken: dict[Leaf, set[Names]] = collections.defaultdict(set)
+    for _, source, target in sorted(_pairs(old, new), key=lambda pair: pair[0]):
+        ours, theirs = target.places(), source.places()
+        pairs = [(leaf, theirs[place]) for place, leaf in ours.items() if place in theirs]
+        moves = [
+            (leaf, move)
+            for leaf, move in pairs
+            if leaf not in sources
+            and not any(_are_in_series(target.names, names) for names in taken[move])
+        ]
+        # A count belongs to the moments beside it.
+        if not target.moments or any(leaf.field in target.moments for leaf, _ in moves):
+            for leaf, move in moves:
+                sources[leaf] = move
+                taken[move].add(target.names)
+    return sources
+
+
+def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[Any, Link, Link]]:
+    """Links between which leaves may move, each with its rank: the first the likeliest."""
+    order = {
+        id(link): sum(other.type_name == link.type_name for other in links[:i])
+        for links in (old, new)
+        for i, link in enumerate(links)
+    }
+    for target in new:
+        ours = target.places()
+        for source in old:
+            common = len(ours.keys() & source.places().keys())
+            is_same = source.type_name == target.type_name
+            if common and (is_same or _goes_on(source, target)) and _may_move(source, target):
+                distance = abs(order[id(source)] - order[id(target)])
+                rank = (not is_same, -common, -_common_end(source.names, target.names), distance)
+                yield rank, source, target
+
+
+def _goes_on(source: Link, target: Link) -> bool:
+    """Whether a link can take over from one of another type."""
+    if bool(source.moments) is not bool(target.moments):
+        return False
+    needed = {f for f in target.fields() if (target.type_name, f) not in _UNREAD}
+    return not target.moments or needed <= source.fields()
+
+
+def _may_move(source: Link, target: Link) -> bool:
+    """Whether arrays that are not of the parameters' shapes are below the same parameter."""
+    is_plain = target.moments or not any(shape_of(leaf.value) for leaf in target.leaves.values())
+    shortest = min(len(source.names), len(target.names))
+    return bool(is_plain) or _common_end(source.names, target.names) == shortest
+
+
+def _are_in_series(one: Names, other: Names) -> bool:
+    """Whether two links see the same gradients, not those of two labels of `optax.partition`."""
+    parted = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return not parted or one[parted - 1] != "inner_states"
+
+
+def _common_end(one: Names, other: Names) -> int:
+    """How many names at the end are the same."""
+    same = [a == b for a, b in zip(reversed(one), reversed(other), strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def leaves_of(links: Iterable[Link]) -> Iterator[Leaf]:
+    """All leaves, in order."""
+    return (leaf for link in links for leaf in link.leaves.values())
+
+
+def is_covered(names: Names, absent: set[Names]) -> bool:
+    """Whether it, or something that it is below, is absent."""
+    return any(names[:i] in absent for i in range(len(names) + 1))
+
+
+def _children(node: Any) -> list[tuple[Any, Any]]:
+    children = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
+    return [(key, child) for (key,), child in children]
+
+
+def names_below(node: Any) -> list[tuple[Names, Any]]:
+    """The leaves below it, and what stands for absent ones, by their names."""
+    below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
+    return [(_names(keys), leaf) for keys, leaf in below]
+
+
+def is_absent(node: Any) -> bool:
+    """Whether it is None, `optax.MaskedNode`, or what a checkpoint makes of one."""
+    return node is None or (isinstance(node, dict | list | tuple) and not node)
+
+
+def _is_leaf(node: Any) -> bool:
+    return jax.tree_util.all_leaves([node])
+
+
+def _names(keys: Iterable[Any]) -> Names:
+    return tuple(map(name_of, keys))
+
+
+def name_of(key: Any) -> str:
+    """A key without its type: what a checkpoint calls it."""
+    return jax.tree_util.keystr((key,), simple=True)
+
+
+def _without_positions(names: Names) -> Names:
+    """Names without numbers, unless the number is a label of `optax.partition`."""
+    before = ("", *names)
+    return tuple(
+        name
+        for name, last in zip(names, before, strict=False)
+        if not name.isdigit() or last == "inner_states"
+    )
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape, also of what is abstract or a Python number."""
+    return value.shape if hasattr(value, "shape") else np.shape(value)

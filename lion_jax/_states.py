@@ -1,0 +1,20 @@
+"""What readers of states look for."""
+
+from typing import Any
+
+import jax
+import optax
+
+
+def the_only(state: optax.OptState, field: str, owner: str, *holders: str) -> Any:
+    """The field of the only state of these types within `state`, at any depth."""
+    found = optax.tree_utils.tree_get_all_with_path(
+        state, field, filtering=lambda path, _: getattr(path[-1], "tuple_name", "") in holders
+    )
+    if len(found) != 1:
+        where = ", ".join(jax.tree_util.keystr(path) for path, _ in found) or "none"
+        raise ValueError(
+            f"state must hold the state of one {owner}; found {len(found)} ({where}). "
+            f"Try the state of {'the part that you mean' if found else 'what is made with one'}."
+        )
+    return found[0][1]

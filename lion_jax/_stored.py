@@ -1,0 +1,146 @@
+"""The leaves of a tree as orbax has them: their paths and kinds, their bytes, and the way back."""
+
+import itertools
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def orbax() -> Any:
+    """The package, which is optional: only what needs it imports it."""
+    try:
+        import orbax.checkpoint as ocp
+    except ModuleNotFoundError as error:
+        if error.name not in ("orbax", "orbax.checkpoint"):
+            raise
+        raise ImportError(
+            'checkpoints need orbax, which is missing. Try pip install "lion-jax[checkpoints]".',
+            name=error.name,
+        ) from error
+    return ocp
+
+
+class Record(NamedTuple):
+    """What a checkpoint says about one leaf.
+
+    Attributes:
+      path: its keys, joined by "/".
+      shape: of the array.
+      dtype: its name; that of a typed key has the generator's, as in "key<fry>".
+      checksum: CRC-32 of its bytes in the order of its indices, whatever its sharding; None where
+        no process has all of them. Neither orbax nor tensorstore has one of the arrays.
+    """
+
+    path: str
+    shape: list[int]
+    dtype: str
+    checksum: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{tuple(self.shape)}"
+
+
+def record(path: jax.tree_util.KeyPath, leaf: Any) -> Record:
+    """The record of a leaf, without its checksum; refuses what no checkpoint can hold."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/") or "the root"
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        raise TypeError(
+            f"each leaf must be an array; got {leaf!r} of type {type(leaf).__name__} at {name}. "
+            "Try jnp.asarray of it."
+        )
+    if has_place(leaf):
+        try:
+            leaf.sharding.shard_shape(leaf.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"each sharding must suit its leaf; got one at {name} that does not: {error}. "
+                "Try one that leaves this axis whole."
+            ) from error
+    return Record(name, list(leaf.shape), str(leaf.dtype))
+
+
+def first_difference(
+    saved: list[Record], wanted: list[Record]
+) -> tuple[str, Record | None, Record | None] | None:
+    """The first path at which two trees differ, with what they have there; None if they do not."""
+    paths = {record.path for record in saved}
+    for has, wants in itertools.zip_longest(saved, wanted):
+        if has and wants and has.path == wants.path:
+            if has[:3] != wants[:3]:
+                return has.path, has, wants
+        elif has and not (wants and wants.path not in paths):
+            return has.path, has, None
+        else:
+            return wants.path, None, wants
+    return None
+
+
+def checksum(leaf: Any) -> int | None:
+    """That of a :class:`Record`."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return None
+    return zlib.crc32(np.asarray(_bits(leaf)).reshape(-1).view(np.uint8).data)
+
+
+def to_write(leaf: Any) -> Any:
+    """What orbax writes: a host's array unless the leaf has a place on devices."""
+    return _bits(leaf) if has_place(leaf) else np.asarray(_bits(leaf))
+
+
+def to_read(like: Any) -> Any:
+    """What orbax reads a leaf by: its sharding if it has one, else a host's array."""
+    if has_place(like) and not _is_key(like):
+        return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=like.sharding)
+    return to_read_on_host(like)
+
+
+def to_read_on_host(like: Any) -> np.ndarray:
+    """As `to_read`, whatever its sharding: an array of one entry's memory."""
+    bits = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+    return np.broadcast_to(np.empty((), bits.dtype), bits.shape)
+
+
+def to_return(like: Any, read: Any) -> Any:
+    """What has been read, as an array of the kind of `like` and where it lies."""
+    if isinstance(read, jax.Array) or isinstance(like, np.ndarray | np.generic):
+        return read
+    if _is_key(like):
+        read = jax.random.wrap_key_data(jnp.asarray(read), impl=_generator(like))
+    return jax.device_put(read, like.sharding) if has_place(like) else jnp.asarray(read)
+
+
+def read(folder: Any, templates: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of these names in one item of orbax, each read by what `to_read` made of it."""
+    if not templates:
+        return {}
+    ocp = orbax()
+    restore_args = ocp.checkpoint_utils.construct_restore_args(templates)
+    args = ocp.args.PyTreeRestore(templates, restore_args=restore_args, partial_restore=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(folder, args=args)
+
+
+def has_place(leaf: Any) -> bool:
+    """Whether it lies somewhere of its own, not just where JAX puts new arrays.
+
+    An array that JAX put somewhere by itself goes along with others in a computation; restored to
+    a place of its own, a step counter could not meet parameters on a mesh.
+    """
+    if isinstance(leaf, jax.Array):
+        return leaf.committed
+    return getattr(leaf, "sharding", None) is not None
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _generator(like: Any) -> Any:
+    return jax.random.key_impl(jnp.empty((), like.dtype))
+
+
+def _bits(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf

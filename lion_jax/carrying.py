@@ -1,0 +1,284 @@
+"""Yesterday's optimizer state under a changed chain."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from lion_jax._checks import check_transformation
+from lion_jax._dtypes import cast
+from lion_jax._links import (
+    Leaf,
+    Link,
+    Names,
+    Reader,
+    is_absent,
+    is_covered,
+    leaves_of,
+    match,
+    name_of,
+    names_below,
+    shape_of,
+)
+from lion_jax._patterns import Pattern, first_match
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class CarryReport:
+    """What :func:`carry_state` did; ``print`` shows it by field, in a few lines.
+
+    Attributes:
+      carried: paths in the new state of what comes from the old one.
+      dropped: paths in the old state of what has no place in the new one.
+      created: paths in the new state of what starts anew.
+      lines: what ``print`` shows: what happened to each field, with casts from one dtype to
+        another, and hyperparameters that are not those of the new transformation.
+    """
+
+    carried: tuple[str, ...]
+    dropped: tuple[str, ...]
+    created: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows."""
+        del cycle
+        printer.text(str(self))
+
+    def __str__(self) -> str:
+        """A line for each field."""
+        return "\n".join(self.lines)
+
+
+def carry_state(
+    old_state: Any,
+    new_transformation: optax.GradientTransformation,
+    params: optax.Params,
+    *,
+    fresh: str | Iterable[Pattern] = (),
+) -> tuple[optax.OptState, CarryReport]:
+    """Goes on with an optimizer state under a changed chain: what fits moves, the rest is new.
+
+    What belongs together is found by the name of the field and the path of the parameter, such as
+    ``mu`` and ``layer/kernel``; positions in chains and wrappers around play no part. So clipping,
+    :func:`lookahead`, an average, accumulation, a guard or a loss scale may come or go, a number
+    become a schedule, ``optax.lion`` become :func:`lion` and AdamW become Lion, which drops ``nu``.
+
+    Under another type of state a moment goes on only if all moments and counts beside it do: from
+    Lion to AdamW ``mu`` would meet a ``nu`` of zero, and a bias correction that suits neither, so
+    that Adam starts anew. Of several states alike the one with most in common is taken, then the
+    one under the same names (labels of ``optax.partition``), then the same in order. Nothing is
+    carried twice, except that a count goes along with each part of a state that is split by
+    ``optax.partition``. What is unfrozen gets new moments, but shares the count of the others.
+
+    Names decide, not meanings. Numbers held by ``optax.inject_hyperparams`` are those of the old
+    state, which the report says where they differ. A ``trace`` of SGD is in units of gradients, one
+    of LARS in those of steps: start it anew by ``fresh``.
+
+    Args:
+      old_state: the state to go on with, of any transformation: arrays, or plain dicts and lists of
+        them as a checkpoint is restored without a target. It is left alone, but the new state
+        shares its buffers: donate either, and the other is gone.
+      new_transformation: the transformation to go on under.
+      params: the current parameters, which also start what is new, slow weights for example.
+      fresh: what starts anew even if it fits: a pattern for paths in either state, or several, as
+        in :func:`lion_jax.groups.select`: ``"hyperparams/"`` for the numbers of the new
+        transformation instead of those last used, ``"mu/head/"`` for a part of the parameters
+        that was exchanged.
+
+    Returns:
+      The state, like ``new_transformation.init(params)`` in structure, shapes and dtypes, and a
+      :class:`CarryReport`. What is carried has the same bits, or is cast if the dtype is another,
+      and stays on its devices. Any of the arguments may hold ``jax.ShapeDtypeStruct``, and all of
+      it works under ``jax.eval_shape`` and ``jax.jit``.
+
+    Raises:
+      ValueError: a state of other parameters: a field that both states have differs in the paths
+        below it, neither side masked there, or in a shape; a state of which nothing fits; a pattern
+        that matches no path.
+      TypeError: a ``new_transformation`` that is none.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
+      >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+      >>> state = optax.lion(1e-4).init(params)
+      >>> clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.lion(1e-4))
+      >>> state, report = lion_jax.carry_state(state, lion_jax.lookahead(clipped), params)
+      >>> print(report)
+      carried  count (1 leaf)
+      carried  mu (2 leaves)
+      created  slow_params (2 leaves)
+      created  steps_since_sync (1 leaf)
+    """
+    check_transformation("new_transformation", new_transformation)
+    new_state = new_transformation.init(params)
+    names = {names for names, leaf in names_below(params) if not is_absent(leaf)}
+    new = Reader(names).read(new_state)
+    old = Reader(names, new).read(old_state)
+    both = {leaf.path: leaf.value for leaf in (*leaves_of(old), *leaves_of(new))}
+    fresh = (fresh,) if isinstance(fresh, str) else fresh
+    is_fresh = first_match(((pattern, True) for pattern in fresh), default=False)(both)
+    for link in (*old, *new):
+        link.fresh = {key for key, leaf in link.leaves.items() if is_fresh[leaf.path]}
+    _check_same_parameters(old, new)
+    sources = match(old, new)
+    if not sources and any(leaves_of(old)) and any(leaves_of(new)) and not any(is_fresh.values()):
+        raise ValueError(
+            "old_state must have something in common with new_transformation's state; got "
+            f"{next(leaves_of(old)).path} as its first leaf, which fits nowhere, like all others. "
+            "Try the optimizer state of the run that goes on, or new_transformation.init(params) "
+            "to start anew."
+        )
+    values = _carry(sources, new)
+    state = jax.tree_util.tree_map_with_path(lambda keys, _: values[keys], new_state)
+    return state, _report(sources, old, new)
+
+
+def _check_same_parameters(old: list[Link], new: list[Link]) -> None:
+    """Refuses a state in which a field that both have is a tree like other parameters."""
+    new_absent, old_absent = _absent(new), _absent(old)
+    for field in {field: None for link in new for field in sorted(link.moments)}:
+        ours, theirs = _moment(new, field), _moment(old, field)
+        if not theirs:
+            continue
+        for key, leaf in theirs.items():
+            if key not in ours and not is_covered(key, new_absent):
+                _refuse(leaf, None)
+        for key, leaf in ours.items():
+            if key not in theirs and not is_covered(key, old_absent):
+                _refuse(None, leaf)
+
+
+def _refuse(old: Leaf | None, new: Leaf | None) -> NoReturn:
+    """Names a leaf that differs between the states."""
+    leaf = new if old is None else old
+    path = "" if leaf is None else leaf.path
+    kinds = [
+        "none" if x is None else " of shape ".join(map(str, _kind(x.value))) for x in (old, new)
+    ]
+    raise ValueError(
+        f"old_state must be of the same parameters as params; got {kinds[0]} at {path}, "
+        f"where params need {kinds[1]}. Try the parameters of the run that saved it, or "
+        f'fresh="{re.escape(path)}" (any pattern) if that part changed on purpose.'
+    )
+
+
+def _carry(sources: dict[Leaf, Leaf], new: list[Link]) -> dict[tuple[Any, ...], Any]:
+    """The leaves of the new state by their keys."""
+    values, used = {}, set()
+    for leaf in leaves_of(new):
+        source = sources.get(leaf)
+        if source is None:
+            values[leaf.keys] = leaf.value
+            continue
+        if _kind(source.value) != _kind(leaf.value):
+            _refuse(source, leaf)
+        value = _move(source.value, leaf.value)
+        if id(value) in used and isinstance(value, jax.Array):
+            value = value.copy()  # a buffer can be donated only once
+        used.add(id(value))
+        values[leaf.keys] = value
+    return values
+
+
+def _move(value: Any, like: Any) -> Any:
+    dtype = _dtype(like)
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return value.update(dtype=dtype)
+    if isinstance(value, jax.Array):
+        return cast(value, dtype)
+    is_placed = isinstance(like, jax.Array) and not isinstance(like, Tracer)
+    return jax.device_put(np.asarray(value, dtype), like.sharding if is_placed else None)
+
+
+def _report(sources: dict[Leaf, Leaf], old: list[Link], new: list[Link]) -> CarryReport:
+    used = set(sources.values())
+    fates = {leaf: "carried" if leaf in sources else "created" for leaf in leaves_of(new)}
+    fates |= {leaf: "dropped" for leaf in leaves_of(old) if leaf not in used}
+    types = collections.defaultdict(set)
+    for link in (*old, *new):
+        for field in link.fields():
+            types[field].add(link.type_name)
+    scheduled = {link.names[-1] for link in new if link.names[-2:-1] == ("hyperparams_states",)}
+    notes = collections.defaultdict(list)
+    for link in (*new, *old):
+        for leaf in link.leaves.values():
+            if leaf in fates:
+                is_told_apart = leaf.field in link.moments or len(types[leaf.field] - {""}) < 2
+                of = "" if is_told_apart or not link.type_name else f" of {link.type_name}"
+                notes[fates[leaf], leaf.field + of].append(
+                    _note(sources.get(leaf), leaf, scheduled)
+                )
+    order = ("carried", "dropped", "created")
+    return CarryReport(
+        *(tuple(leaf.path for leaf, fate in fates.items() if fate == word) for word in order),
+        lines=tuple(
+            f"{fate}  {field or 'params'} ({_summary(about)})"
+            for (fate, field), about in sorted(notes.items(), key=lambda x: order.index(x[0][0]))
+        ),
+    )
+
+
+def _summary(notes: list[str]) -> str:
+    count = "1 leaf" if len(notes) == 1 else f"{len(notes)} leaves"
+    return ", ".join([count, *dict.fromkeys(filter(None, notes))])
+
+
+def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
+    """What should not pass unnoticed about a leaf that is carried."""
+    if source is None:
+        return ""
+    before, after = source.value, leaf.value
+    if _dtype(before) != _dtype(after):
+        return f"{_dtype(before)} to {_dtype(after)}"
+    name = name_of(leaf.keys[-1])
+    is_set = leaf.field == "hyperparams" and name not in scheduled  # what is scheduled moves on
+    if is_set and _is_number(before) and _is_number(after):
+        before, after = (f"{np.asarray(x).item():.6g}" for x in (before, after))
+        if before != after:
+            return f"{name} stays {before}, not {after}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    """Whether its value is known: neither traced nor abstract."""
+    return not isinstance(value, Tracer | jax.ShapeDtypeStruct) and shape_of(value) == ()
+
+
+def _moment(links: list[Link], field: str) -> dict[Names, Leaf]:
+    """The leaves of a field that is a tree like some parameters."""
+    return {
+        key: leaf
+        for link in links
+        for key, leaf in link.leaves.items()
+        if leaf.field == field
+        and key not in link.fresh
+        and (field in link.moments or shape_of(leaf.value))
+    }
+
+
+def _absent(links: Iterable[Link]) -> set[Names]:
+    return {key for link in links for key in (*link.absent, *link.fresh)}
+
+
+def _kind(value: Any) -> tuple[str, tuple[int, ...]]:
+    """What has to agree: a wider or narrower number may be cast, another kind may not."""
+    dtype, kinds = (
+        _dtype(value),
+        {"int": jnp.integer, "float": jnp.floating, "complex": jnp.complexfloating},
+    )
+    numbers = (name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind))
+    return next(numbers, str(dtype)), shape_of(value)
+
+
+def _dtype(value: Any) -> Any:
+    return value.dtype if hasattr(value, "dtype") else jnp.result_type(value)

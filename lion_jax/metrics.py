@@ -1,0 +1,294 @@
+"""What an optimizer did, readable from its state."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from lion_jax._checks import (
+    check_flag,
+    check_has_params,
+    check_positive_integer,
+    check_transformation,
+)
+from lion_jax._dtypes import at_least_float32
+from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
+from lion_jax._patterns import distinct_paths
+from lion_jax._states import the_only
+from lion_jax.combinators import _inner
+from lion_jax.primitives._moments import next_count, zero
+
+_SMALL = 2**20  # parameters, whose signs cost nothing to speak of
+
+
+class MetricsState(NamedTuple):
+    """State of `with_metrics`.
+
+    Attributes:
+      update_count: updates so far, int32 of shape ().
+      metrics: those of all parameters together by name, each of shape (), float32 (float64 where a
+        parameter is), and `step`, the update that they are of, int32.
+      per_parameter: by path those of one parameter, likewise; None if not asked for.
+      signs: signs of that update, int8 like the parameters; without entries where there are too
+        many, None if they are not to be compared.
+      inner_state: state of the inner transformation.
+    """
+
+    update_count: jax.Array
+    metrics: dict[str, jax.Array]
+    per_parameter: Any
+    signs: Any
+    inner_state: optax.OptState
+
+
+def with_metrics(
+    inner: optax.GradientTransformation,
+    *,
+    per_parameter: bool = False,
+    axis_name: Any = None,
+    every: int = 1,
+    sign_flips: bool | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Measures every step of a transformation, for :func:`read_metrics` to read from the state.
+
+    .. math::
+
+      \lVert g_t \rVert, \ \lVert u_t \rVert, \ \lVert \theta_{t-1} \rVert, \ \lVert m_t \rVert,
+      \quad \cos(u_t, g_t), \ \cos(m_t, g_t), \quad \ldots \qquad
+      \text{of } u_t, s_t = \operatorname{inner}(g_t, s_{t-1}, \theta_{t-1})
+
+    The updates and the inner state are those of the inner transformation. Its gradients are
+    measured as they come, before any clipping within it; its updates as they go, which is the step
+    really taken: put it inside of what changes them further or skips them.
+
+    On a TPU the sums ride along with the pass over the parameters, and the inner update is traced
+    once more for them.
+
+    Args:
+      inner: the transformation to measure, its learning rate included.
+      per_parameter: whether to keep the metrics of each parameter too. ``static_args`` for
+        ``optax.inject_hyperparams``: all arguments.
+      axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
+        which each device has other parts of the parameters: sums are reduced over it before the
+        root, so that a norm is that of the whole. Where ``shard_map`` keeps track of what varies
+        (``check_vma``), a parameter of which each device has all is counted once. Not to be given
+        where devices have copies, as in data-parallel ``pmap``; not needed under ``jit``.
+      every: n >= 1: measures every n-th update, and costs next to nothing in between.
+      sign_flips: whether to compare the signs of the updates with those of the last measured one,
+        which are kept as int8, one byte per parameter. None does so for rules whose updates are
+        signs (those that show a ``weight_bound``, see :func:`hyperparameters`) and at most 2**20
+        parameters: for more, a TPU moves half as many bytes again.
+
+    Returns:
+      A transformation from gradients to the updates of the inner transformation. The state is a
+      :class:`~lion_jax.metrics.MetricsState`. Sums are taken in at least float32.
+
+    Raises:
+      ValueError: ``every`` out of range; at ``update``, missing parameters.
+      TypeError: an ``inner`` that is no transformation, an argument of the wrong type.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
+      >>> tx = optax.chain(optax.clip_by_global_norm(1.0), lion_jax.lion(0.5))
+      >>> tx = lion_jax.with_metrics(tx)
+      >>> params = jnp.array([3.0, 4.0])
+      >>> updates, state = tx.update(jnp.array([6.0, 8.0]), tx.init(params), params)
+      >>> metrics = lion_jax.read_metrics(state)
+      >>> for name in ("norm/grad", "norm/update", "share/agree", "hyperparameter/learning_rate"):
+      ...     print(f"{name} {metrics[name]:.4f}")
+      norm/grad 10.0000
+      norm/update 0.7071
+      share/agree 1.0000
+      hyperparameter/learning_rate 0.5000
+
+    References:
+      The metrics of ``DecoupledLionW`` in `llm-foundry
+      <https://github.com/mosaicml/llm-foundry>`_ 0.22, of the step as it is; its own figures, of
+      one that differs, are :func:`lion_jax.compat.llm_foundry.read_metrics`'s.
+    """
+    check_transformation("inner", inner)
+    check_flag("per_parameter", per_parameter)
+    check_positive_integer("every", every, remedy=100)
+    if sign_flips is not None:
+        check_flag("sign_flips", sign_flips)
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params):
+        inner_state = inner.init(params)
+        is_counting = _is_sign_rule(inner_state) if sign_flips is None else sign_flips
+        signs = no_signs(params, math.inf if sign_flips else _SMALL) if is_counting else None
+        shapes = jax.eval_shape(
+            lambda p, s: measured(Step(p, p, p, s), signs, None), params, inner_state
+        )
+        metrics, of_each, _ = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return MetricsState(zero(), metrics | {"step": zero()}, of_each, signs, inner_state)
+
+    def measured(step, signs, axis_name=axis_name):
+        sums, signs = sums_of(step, signs, _weight_bound(step.inner_state))
+        of_all, of_each = over_devices(sums, axis_name, _dtype(step.params), per_parameter)
+        of_each = _by_path(metrics_from(of_each), step.params) if per_parameter else None
+        return metrics_from(of_all), of_each, signs
+
+    def update_fn(updates, state, params=None, **extra_args):
+        check_has_params(params, "with_metrics")
+        gradients, count = updates, next_count(state.update_count)
+
+        def take(gradients, inner_state):
+            return _inner.update(inner, gradients, inner_state, params, **extra_args)
+
+        def measure(updates, inner_state):
+            step = Step(_present(gradients, params), _present(updates, params), params, inner_state)
+            metrics, of_each, signs = measured(step, state.signs)
+            if signs is not None:
+                signs = jax.tree.map(
+                    lambda old, new, g: old if g is None else new, state.signs, signs, gradients
+                )
+            return metrics | {"step": count}, of_each, signs
+
+        def measure_apart(inner_state):
+            """Of the same step, computed once more.
+
+            Where sums and new weights share an update or a moment, XLA:TPU writes it out for them.
+            What comes from behind a barrier it does not share, and computes in the same one pass.
+            """
+            behind = jax.tree.map(jax.lax.optimization_barrier, inner_state)
+            return measure(*take(gradients, behind))
+
+        start, before = state.inner_state, (state.metrics, state.per_parameter, state.signs)
+        if not any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
+            updates, inner_state = take(gradients, start)
+            after = before if count % every else measure(updates, inner_state)
+        elif every == 1:
+            updates, inner_state = take(gradients, start)
+            after = jax.lax.platform_dependent(
+                start, tpu=measure_apart, default=lambda _: measure(updates, inner_state)
+            )
+        else:
+            after = jax.lax.cond(count % every == 0, measure_apart, lambda _: before, start)
+            updates, inner_state = take(_once_known(after[0], gradients), start)
+        metrics, of_each, signs = after
+        return updates, MetricsState(count, metrics, of_each, signs, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
+    """The metrics in a state, ready for a logger.
+
+    - ``norm/grad``, ``norm/update``, ``norm/param``, ``norm/moment``: 2-norms of the gradient as it
+      came, of the step that was taken, of the parameters before it and of the first moment after
+      it, each in its own units;
+    - ``cosine/update_grad``, ``cosine/moment_grad``: of the angles between them, 0 where a norm is
+      0. Downhill, the first is negative: updates are what is added to the parameters;
+    - ``share/agree``: of the entries, those in which the step goes against the gradient, downhill;
+    - ``share/sign_flips``: those whose update has the opposite sign of the last measured one; from
+      or to 0 is no flip;
+    - ``share/near_bound``: those of the parameters that have come within a tenth of the
+      ``weight_bound`` beyond which weight decay lets no step of a sign rule take them; a mask of
+      the decay is not looked at;
+    - ``step``: the update that all these are of, from 1; 0 before the first, when all are 0;
+    - ``hyperparameter/learning_rate`` and the like: what was in force at the last update, see
+      :func:`hyperparameters`; where the state holds several optimizers, with the place of each.
+
+    The moment's are there where the rule has a first moment (``mu`` or ``trace``), the last two
+    shares for rules whose updates are signs. With ``per_parameter`` each is also there for every
+    parameter, as ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent
+    sign within a key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
+
+    Args:
+      state: the optimizer state that holds one :class:`~lion_jax.metrics.MetricsState`, at any
+        depth.
+
+    Returns:
+      The metrics by name, arrays of shape (): float32, or float64 where a parameter is; ``step``
+      int32. It may be called within ``jit``.
+
+    Raises:
+      ValueError: no metrics in the state, or several.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
+      >>> tx = lion_jax.with_metrics(lion_jax.lion(0.1), per_parameter=True)
+      >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}
+      >>> _, state = tx.update(params, tx.init(params), params)
+      >>> metrics = {name: float(value) for name, value in lion_jax.read_metrics(state).items()}
+      >>> for name in ("norm/grad", "norm/grad/kernel", "norm/grad/bias"):
+      ...     print(name, metrics[name])
+      norm/grad 2.0
+      norm/grad/kernel 2.0
+      norm/grad/bias 0.0
+    """
+    metrics, per_parameter, signs = (
+        the_only(state, field, "with_metrics", "MetricsState")
+        for field in ("metrics", "per_parameter", "signs")
+    )
+    is_left_out = {"share/sign_flips"} if signs is not None and not keeps(signs) else set()
+    read = {name: value for name, value in metrics.items() if name not in is_left_out}
+    for path, of_one in per_parameter.items() if isinstance(per_parameter, dict) else ():
+        read |= {f"{name}/{path}": x for name, x in of_one.items() if name not in is_left_out}
+    for place, numbers in _hyperparameters(state).items():
+        read |= {f"hyperparameter/{place}{name}": value for name, value in numbers.items()}
+    return read
+
+
+def _is_sign_rule(state: optax.OptState) -> bool:
+    """Whether every optimizer in the state says that the weights have a bound."""
+    shown = _hyperparameters(state)
+    return bool(shown) and all("weight_bound" in numbers for numbers in shown.values())
+
+
+def _weight_bound(state: optax.OptState) -> jax.Array | None:
+    """The bound of the weights, where the one optimizer in the state shows it."""
+    shown = [*_hyperparameters(state).values()]
+    return shown[0].get("weight_bound") if len(shown) == 1 else None
+
+
+def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
+    """What the optimizers in the state show, each by its place there."""
+    found = optax.tree_utils.tree_get_all_with_path(
+        state, "hyperparameters", lambda path, _: hasattr(path[-1], "tuple_name")
+    )
+    if len(found) == 1:
+        return {"": found[0][1]}
+    return {f"{_place(path[:-1])}/": numbers for path, numbers in found}
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    """What leads to a state, e.g. `inner_states/decay/inner_state` in one of `optax.partition`."""
+    names = ("name", "key", "idx")
+    return "/".join(next(str(getattr(k, n)) for n in names if hasattr(k, n)) for k in path)
+
+
+def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:
+    """The gradients, for those who know the metrics.
+
+    Before a step that need not wait for them, XLA:CPU copies the parameters and the whole state,
+    whether they are measured or not.
+    """
+    is_known = metrics["step"] >= 0  # which is always so, but no compiler can tell
+    return jax.tree.map(lambda g: jnp.where(is_known, g, jnp.zeros_like(g)), gradients)
+
+
+def _present(tree: Any, params: Any) -> Any:
+    """The tree with zeros for what has no gradient."""
+    return jax.tree.map(lambda p, x: jnp.zeros_like(p) if x is None else x, params, tree)
+
+
+def _by_path(metrics: dict[str, jax.Array], params: optax.Params) -> Any:
+    """By path the metrics of each parameter.
+
+    Where optax asks with no parameters what in a state is like them, the answer is none of it.
+    """
+    columns = {name: list(values) for name, values in metrics.items()}
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return dict(zip(distinct_paths(params), rows, strict=True)) or zero()
+
+
+def _dtype(params: optax.Params) -> jnp.dtype:
+    leaves = jax.tree.leaves(params)
+    return at_least_float32(*leaves) if leaves else jnp.dtype("float32")
