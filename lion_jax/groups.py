@@ -292,12 +292,13 @@ def freeze(
         ``inner`` that is no transformation.
 
     Example:
-      >>> import jax, jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp, optax
       >>> import lion_jax
       >>> from lion_jax import groups
       >>> params = {"backbone": {"w": jnp.ones((512, 512))}, "head": {"w": jnp.ones(2)}}
       >>> tx = groups.freeze(lion_jax.lion(1e-4), "^backbone/")
-      >>> print(sum(x.size for x in jax.tree.leaves(tx.init(params))))
+      >>> state = tx.init(params)
+      >>> print(sum(m.size for m in jax.tree.leaves(optax.tree_utils.tree_get(state, "mu"))))
       2
     """
     check_transformation("inner", inner)

@@ -230,7 +230,7 @@ CATALOGUE = [
         {},
         static={"inner": INNER, "max_consecutive": 2},
     ),
-    Entry("with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER}),
+    Entry("with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH

@@ -389,7 +389,7 @@ def test_states_still_map_like_the_parameters():
         mapped = optax.tree_utils.tree_map_params(
             tx, lambda x: x.astype(jnp.float16), tx.init(PARAMS)
         )
-        assert all(x.dtype == jnp.float16 for x in jax.tree.leaves(mapped))
+        assert all(x.dtype == jnp.float16 for x in jax.tree.leaves(mapped) if x.ndim)
 
 
 def test_groups_keep_narrow_dtypes():
