@@ -174,8 +174,9 @@ def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[Any, Link, Link]]
             is_same = source.type_name == target.type_name
             if common and (is_same or _goes_on(source, target)) and _may_move(source, target):
                 distance = abs(order[id(source)] - order[id(target)])
-                rank = (not is_same, -common, -_common_end(source.names, target.names), distance)
-                yield rank, source, target
+                is_other = source.fields() != target.fields()
+                end = _common_end(source.names, target.names)
+                yield (not is_same, is_other, -common, -end, distance), source, target
 
 
 def _goes_on(source: Link, target: Link) -> bool:

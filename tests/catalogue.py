@@ -157,10 +157,16 @@ CATALOGUE = [
         slow=True,
     ),
     Entry("decoupled_lion", lion_jax.decoupled_lion, LION, {"initial_learning_rate": 2e-2}),
-    Entry("adabelief", lion_jax.adabelief, ADAMW),
+    Entry("adabelief", lion_jax.adabelief, ADAMW, slow=True),
     Entry("adan", lion_jax.adan, ADAMW | ADAN),
     Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),
-    Entry("ademamix", lion_jax.ademamix, ADAMW | ADAN | {"alpha": 2.0}, static={"warmup_steps": 3}),
+    Entry(
+        "ademamix",
+        lion_jax.ademamix,
+        ADAMW | ADAN | {"alpha": 2.0},
+        static={"warmup_steps": 3},
+        slow=True,
+    ),
     Entry("tadam", lion_jax.tadam, ADAMW, static={"dof": None}, least={"b1": 0.5}, slow=True),
     Entry(
         "lars",
@@ -223,6 +229,7 @@ CATALOGUE = [
         lion_jax.with_loss_scale,
         {},
         static={"inner": INNER, "loss_scale": lion_jax.DynamicLossScale(4.0, 2)},
+        slow=True,
     ),
     Entry(
         "with_finite_guard",
@@ -230,7 +237,7 @@ CATALOGUE = [
         {},
         static={"inner": INNER, "max_consecutive": 2},
     ),
-    Entry("with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}),
+    Entry("with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}, slow=True),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH

@@ -19,13 +19,20 @@ def test_it_is_short():
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/index.md", "docs/training-loop.md", "docs/finding-a-learning-rate.md"],
+    [
+        "README.md",
+        "docs/index.md",
+        "docs/training-loop.md",
+        "docs/state.md",
+        "docs/finding-a-learning-rate.md",
+    ],
 )
 def test_its_python_runs(page):
     examples = blocks((ROOT / page).read_text(), "python")
     assert examples
+    namespace = {}  # a reader goes from one to the next
     for example in examples:
-        exec(compile(example, page, "exec"), {})
+        exec(compile(example, page, "exec"), namespace)
 
 
 def test_the_loop_is_twelve_lines_and_learns(capsys):

@@ -112,9 +112,9 @@ def watch(
 
     Example:
       >>> from lion_jax import lab
-      >>> seen = lab.watch(["lion"], learning_rate=0.005, steps=50, every=10)
+      >>> seen = lab.watch(["lion"], learning_rate=0.005, steps=20, every=5)
       >>> seen.steps
-      array([10, 20, 30, 40, 50])
+      array([ 5, 10, 15, 20])
       >>> bool((seen.values["lion"]["cosine/update_grad"] < 0).all())  # downhill
       True
     """

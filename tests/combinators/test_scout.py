@@ -12,7 +12,7 @@ from trees import run
 import lion_jax
 
 
-@recordings.replays("holocron_scout_sgd", "holocron_scout_adamw")
+@recordings.replays("holocron_scout_sgd", "holocron_scout_adamw", slow=[np.float32])
 def test_replays_holocron(name, dtype):
     case, schedule = recordings.CASES[name], recordings.schedule(name)
     inner = optax.adamw if "adamw" in name else optax.sgd

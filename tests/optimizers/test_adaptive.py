@@ -14,7 +14,7 @@ from lion_jax import primitives
 GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
 
 
-@recordings.replays("po_adabelief")
+@recordings.replays("po_adabelief", slow=[np.float32])
 def test_adabelief_replays_pytorch_optimizer(name, dtype):
     def make():
         return lion_jax.adabelief(recordings.schedule(name), eps=1e-8, weight_decay=0.05)
@@ -22,7 +22,7 @@ def test_adabelief_replays_pytorch_optimizer(name, dtype):
     recordings.assert_replays(name, make, dtype)
 
 
-@recordings.replays("po_adan")
+@recordings.replays("po_adan", slow=[np.float32])
 def test_adan_replays_pytorch_optimizer(name, dtype):
     kwargs = recordings.CASES[name]["kwargs"]
 
@@ -36,7 +36,7 @@ def test_adan_replays_pytorch_optimizer(name, dtype):
     recordings.assert_replays(name, make, dtype)
 
 
-@recordings.replays("po_ademamix")
+@recordings.replays("po_ademamix", slow=[np.float32])
 def test_ademamix_replays_pytorch_optimizer(name, dtype):
     kwargs = recordings.CASES[name]["kwargs"]
 
@@ -50,7 +50,7 @@ def test_ademamix_replays_pytorch_optimizer(name, dtype):
     recordings.assert_replays(name, make, dtype)
 
 
-@recordings.replays("holocron_tadam")
+@recordings.replays("holocron_tadam", slow=[np.float32])
 def test_tadam_replays_holocron(name, dtype):
     kwargs = {k: v for k, v in recordings.CASES[name]["kwargs"].items() if k != "betas"}
     recordings.assert_replays(

@@ -29,7 +29,7 @@ def test_lars_replays_pytorch_optimizer(name, dtype):
     recordings.assert_replays(name, make, dtype)
 
 
-@recordings.replays("adamp_")
+@recordings.replays("adamp_", slow=[np.float32])
 def test_adamp_replays_the_authors(name, dtype):
     kwargs = {k: v for k, v in recordings.CASES[name]["kwargs"].items() if k != "betas"}
 
