@@ -43,9 +43,9 @@ def has_moment(state: optax.OptState) -> bool:
 def no_signs(params: optax.Params, largest: float) -> Any:
     """What to compare the first update's signs with; of more than `largest` entries, nothing."""
     is_kept = sum(math.prod(jnp.shape(p)) for p in jax.tree.leaves(params)) <= largest
-    return jax.tree.map(
-        lambda p: jnp.zeros(jnp.shape(p) if is_kept else (0, *jnp.shape(p)[1:]), jnp.int8), params
-    )
+    if is_kept:
+        return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.int8), params)
+    return jax.tree.map(lambda p: jnp.zeros((0, *jnp.shape(p)[1:]), jnp.int8), params)
 
 
 def keeps(signs: Any) -> bool:
@@ -82,7 +82,8 @@ def metrics_from(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
         if x in norms:
             cosine = _over(_over(sums[f"{x}_grad"], norms[x]), norms["grad"])
             metrics[f"cosine/{x}_grad"] = jnp.clip(cosine, -1, 1)
-    metrics["share/agree"] = _over(sums["agree"], sums["entries"])
+    agree = _over(sums["agree"], sums["entries"])
+    metrics["share/agree"] = jnp.where(jnp.isnan(sums["update_grad"]), jnp.nan, agree)
     if "near" in sums:
         metrics["share/near_bound"] = _over(sums["near"], sums["entries"])
     if "flips" in sums:

@@ -79,6 +79,10 @@ def carry_state(
     carried twice, except that a count goes along with each part of a state that is split by
     ``optax.partition``. What is unfrozen gets new moments, but shares the count of the others.
 
+    A schedule goes on at the count of the old state, so that a warm-up is over; by
+    ``fresh="schedule_count"`` it starts at 0. Where the old state counted nothing of that name,
+    ``schedule_count`` is among what is created, and the schedule starts.
+
     Names decide, not meanings. Numbers held by ``optax.inject_hyperparams`` are those of the old
     state, which the report says where they differ. A ``trace`` of SGD is in units of gradients, one
     of LARS in those of steps: start it anew by ``fresh``.
@@ -240,12 +244,16 @@ def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
     before, after = source.value, leaf.value
     if _dtype(before) != _dtype(after):
         return f"{_dtype(before)} to {_dtype(after)}"
+    if leaf.field == "hyperparameters":
+        return "of the last update; the next shows the new transformation's"
+    if leaf.field == "schedule_count" and _is_number(before):
+        return f"schedules go on at update {np.asarray(before).item()}"
     name = name_of(leaf.keys[-1])
     is_set = leaf.field == "hyperparams" and name not in scheduled  # what is scheduled moves on
     if is_set and _is_number(before) and _is_number(after):
         before, after = (f"{np.asarray(x).item():.6g}" for x in (before, after))
         if before != after:
-            return f"{name} stays {before}, not {after}"
+            return f'{name} stays {before}, not {after}; fresh="hyperparams/" takes the new'
     return ""
 
 

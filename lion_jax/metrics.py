@@ -1,7 +1,7 @@
 """What an optimizer did, readable from its state."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from lion_jax._checks import (
 from lion_jax._dtypes import at_least_float32
 from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
 from lion_jax._patterns import distinct_paths
-from lion_jax._states import the_only
+from lion_jax._states import bare, the_only
 from lion_jax.combinators import _inner
 from lion_jax.primitives._moments import next_count, zero
 
@@ -74,13 +74,14 @@ def with_metrics(
       axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
         which each device has other parts of the parameters: sums are reduced over it before the
         root, so that a norm is that of the whole. Where ``shard_map`` keeps track of what varies
-        (``check_vma``), a parameter of which each device has all is counted once. Not to be given
-        where devices have copies, as in data-parallel ``pmap``; not needed under ``jit``.
+        (``check_vma``), a parameter of which each device has all is counted once; elsewhere once
+        per device, so do not give it where devices have copies, as in data-parallel ``pmap``.
+        Not needed under ``jit``.
       every: n >= 1: measures every n-th update, and costs next to nothing in between.
       sign_flips: whether to compare the signs of the updates with those of the last measured one,
         which are kept as int8, one byte per parameter. None does so for rules whose updates are
         signs (those that show a ``weight_bound``, see :func:`hyperparameters`) and at most 2**20
-        parameters: for more, a TPU moves half as many bytes again.
+        parameters; for larger models and for ``optax.lion`` give True.
 
     Returns:
       A transformation from gradients to the updates of the inner transformation. The state is a
@@ -88,7 +89,8 @@ def with_metrics(
 
     Raises:
       ValueError: ``every`` out of range; at ``update``, missing parameters.
-      TypeError: an ``inner`` that is no transformation, an argument of the wrong type.
+      TypeError: an ``inner`` that is no transformation, an argument of the wrong type; at
+        ``update``, another transformation's state.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -108,7 +110,7 @@ def with_metrics(
     References:
       The metrics of ``DecoupledLionW`` in `llm-foundry
       <https://github.com/mosaicml/llm-foundry>`_ 0.22, of the step as it is; its own figures, of
-      one that differs, are :func:`lion_jax.compat.llm_foundry.read_metrics`'s.
+      one that differs, are :func:`lion_jax.compat.llm_foundry.report_metrics`'s.
     """
     check_transformation("inner", inner)
     check_flag("per_parameter", per_parameter)
@@ -135,6 +137,11 @@ def with_metrics(
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "with_metrics")
+        if not isinstance(state, MetricsState):
+            raise TypeError(
+                "state must be that of with_metrics, from its init; got one of type "
+                f"{type(state).__name__}. Try lion_jax.carry_state(state, tx, params)."
+            )
         gradients, count = updates, next_count(state.update_count)
 
         def take(gradients, inner_state):
@@ -192,7 +199,8 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
       the decay is not looked at;
     - ``step``: the update that all these are of, from 1; 0 before the first, when all are 0;
     - ``hyperparameter/learning_rate`` and the like: what was in force at the last update, see
-      :func:`hyperparameters`; where the state holds several optimizers, with the place of each.
+      :func:`hyperparameters`; where the state holds several optimizers, under the label of each in
+      ``optax.partition``, or its number.
 
     The moment's are there where the rule has a first moment (``mu`` or ``trace``), the last two
     shares for rules whose updates are signs. With ``per_parameter`` each is also there for every
@@ -231,9 +239,9 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
     read = {name: value for name, value in metrics.items() if name not in is_left_out}
     for path, of_one in per_parameter.items() if isinstance(per_parameter, dict) else ():
         read |= {f"{name}/{path}": x for name, x in of_one.items() if name not in is_left_out}
-    for place, numbers in _hyperparameters(state).items():
-        read |= {f"hyperparameter/{place}{name}": value for name, value in numbers.items()}
-    return read
+    for label, numbers in _hyperparameters(state).items():
+        read |= {f"hyperparameter/{label}{name}": value for name, value in numbers.items()}
+    return {name: bare(value) for name, value in read.items()}
 
 
 def _is_sign_rule(state: optax.OptState) -> bool:
@@ -249,19 +257,18 @@ def _weight_bound(state: optax.OptState) -> jax.Array | None:
 
 
 def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
-    """What the optimizers in the state show, each by its place there."""
+    """What the optimizers in the state show, each by what tells it from the others."""
     found = optax.tree_utils.tree_get_all_with_path(
         state, "hyperparameters", lambda path, _: hasattr(path[-1], "tuple_name")
     )
     if len(found) == 1:
         return {"": found[0][1]}
-    return {f"{_place(path[:-1])}/": numbers for path, numbers in found}
-
-
-def _place(path: tuple[Any, ...]) -> str:
-    """What leads to a state, e.g. `inner_states/decay/inner_state` in one of `optax.partition`."""
-    names = ("name", "key", "idx")
-    return "/".join(next(str(getattr(k, n)) for n in names if hasattr(k, n)) for k in path)
+    labels = [
+        "/".join(str(k.key) for k in cast(Any, path) if hasattr(k, "key")) for path, _ in found
+    ]
+    if len(set(labels)) < len(labels):  # no partition's
+        labels = list(map(str, range(len(labels))))
+    return {f"{label}/": numbers for label, (_, numbers) in zip(labels, found, strict=True)}
 
 
 def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:

@@ -237,7 +237,9 @@ CATALOGUE = [
         {},
         static={"inner": INNER, "max_consecutive": 2},
     ),
-    Entry("with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}, slow=True),
+    Entry(
+        "with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}, slow=True
+    ),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH

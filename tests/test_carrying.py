@@ -355,7 +355,7 @@ def test_injected_numbers_go_on_and_the_report_warns_of_them():
     params, state = trained(inject(1e-2), PAIR)
     new, report = carry_state(state, inject(1e-3), params)
     assert new.hyperparams["learning_rate"] == np.float32(1e-2)
-    assert "carried  hyperparams (4 leaves, learning_rate stays 0.01, not 0.001)" in str(report)
+    assert "carried  hyperparams (4 leaves, learning_rate stays 0.01, not 0.001; " in str(report)
     new, report = carry_state(state, inject(1e-3), params, fresh="hyperparams/")
     assert new.hyperparams["learning_rate"] == np.float32(1e-3)
     assert "hyperparams/learning_rate" in report.created

@@ -10,6 +10,7 @@ import optax
 import pytest
 import recordings
 from catalogue import CATALOGUE
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from trees import assert_close, run, tree
 
@@ -428,9 +429,31 @@ def test_missing_parameters_are_refused():
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
 
 
+def test_another_transformations_state_is_refused():
+    rule = lion_jax.lion(0.1)
+    with pytest.raises(TypeError, match=r"^state must be that of with_metrics.*Hyper.*carry_state"):
+        lion_jax.with_metrics(rule).update(jnp.ones(2), rule.init(jnp.ones(2)), jnp.ones(2))
+
+
+def test_the_peers_figures_are_of_its_rule_only():
+    state = lion_jax.lion(0.1).init(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"^state must be that of decoupled_lionw.*b1.*Try"):
+        compat.llm_foundry.report_metrics(jnp.ones(2), jnp.ones(2), state)
+
+
+def test_what_flax_nnx_wraps_is_unwrapped():
+    tx = lion_jax.with_metrics(lion_jax.lion(0.1))
+    optimizer = nnx.Optimizer(model := nnx.Linear(2, 2, rngs=nnx.Rngs(0)), tx, wrt=nnx.Param)
+    gradients = nnx.grad(lambda model: jnp.sum(model(jnp.ones((1, 2)))))(model)
+    optimizer.update(model, gradients)
+    read = lion_jax.read_metrics(optimizer.opt_state)
+    assert all(isinstance(x, jax.Array) and x.shape == () for x in read.values())
+    assert read["norm/grad"] == pytest.approx(6**0.5)
+
+
 def test_a_state_without_metrics_or_with_several_is_refused():
     one = lion_jax.with_metrics(optax.sgd(0.1))
-    with pytest.raises(ValueError, match=r"one with_metrics; found 0 \(none\)"):
+    with pytest.raises(ValueError, match=r"one with_metrics; found 0 in this tuple"):
         lion_jax.read_metrics(optax.sgd(0.1).init(tree()))
     with pytest.raises(ValueError, match=r"one with_metrics; found 2 .*the part that you mean"):
         lion_jax.read_metrics(optax.chain(one, one).init(tree()))

@@ -101,7 +101,7 @@ def report_metrics(
       float32. Paths are those of :func:`lion_jax.read_metrics`, so that slashes in names are safe.
 
     Raises:
-      ValueError: a state of no optimizer of lion_jax, or of several.
+      ValueError: a state of no such optimizer, or of several.
 
     Example:
       >>> import jax.numpy as jnp
@@ -123,6 +123,11 @@ def report_metrics(
       <https://github.com/mosaicml/llm-foundry>`_ 0.22; ``zeta.optim.DecoupledLionW`` of zeta 2.8.
     """
     shown = hyperparameters(state)
+    if "initial_learning_rate" not in shown:
+        raise ValueError(
+            "state must be that of decoupled_lionw or decoupled_lion; got one of a rule with "
+            f"{', '.join(shown)}. Try lion_jax.with_metrics, which measures any rule."
+        )
     rate = shown["learning_rate"]
     rows = of_leaves(
         _reported,

@@ -151,7 +151,7 @@ def test_slow_params_named_among_the_parameters_do_not_confuse():
 
 
 def test_slow_params_of_a_state_without_them_are_refused():
-    with pytest.raises(ValueError, match=r"one lookahead or scout; found 0 \(none\)"):
+    with pytest.raises(ValueError, match=r"one lookahead or scout; found 0 in this Hyper"):
         lion_jax.slow_params(lion_jax.lion(1e-3).init(jnp.ones(2)))
 
 
