@@ -12,6 +12,11 @@ Names = tuple[str, ...]
 
 # Where a schedule is: the counters of optax's schedules and of those here count the same.
 _SAME_COUNT = {"schedule_count": "count"}
+# What reads schedules at its count, so that all of them may go on from the same one.
+_SCHEDULES = {
+    *("WrappedScheduleState", "ScaleByScheduleState"),
+    *("HyperparametersState", "ScheduledState"),
+}
 # Nothing reads it, so its place need not be filled for a momentum to go on.
 _UNREAD = {("ScaleByLionState", "count")}
 
@@ -145,12 +150,19 @@ def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
     taken: dict[Leaf, set[Names]] = collections.defaultdict(set)
     for _, source, target in sorted(_pairs(old, new), key=lambda pair: pair[0]):
         ours, theirs = target.places(), source.places()
-        pairs = [(leaf, theirs[place]) for place, leaf in ours.items() if place in theirs]
+        pairs = [
+            (leaf, theirs[place])
+            for place, leaf in ours.items()
+            if place in theirs and _is_empty(leaf) == _is_empty(theirs[place])
+        ]
         moves = [
             (leaf, move)
             for leaf, move in pairs
             if leaf not in sources
-            and not any(_are_in_series(target.names, names) for names in taken[move])
+            and (
+                target.type_name in _SCHEDULES
+                or not any(_are_in_series(target.names, names) for names in taken[move])
+            )
         ]
         # A count belongs to the moments beside it.
         if not target.moments or any(leaf.field in target.moments for leaf, _ in moves):
@@ -158,6 +170,11 @@ def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
                 sources[leaf] = move
                 taken[move].add(target.names)
     return sources
+
+
+def _is_empty(leaf: Leaf) -> bool:
+    """Whether it has no entries, as the signs of metrics where there are too many."""
+    return 0 in shape_of(leaf.value)
 
 
 def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[Any, Link, Link]]:

@@ -10,6 +10,7 @@ import optax
 
 from lion_jax._dtypes import at_least_float32, round_to
 from lion_jax._leafwise import of_leaves
+from lion_jax.primitives._moments import zeros_like
 
 NEAR = 0.9  # of the bound that weight decay sets
 _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
@@ -44,7 +45,7 @@ def no_signs(params: optax.Params, largest: float) -> Any:
     """What to compare the first update's signs with; of more than `largest` entries, nothing."""
     is_kept = sum(math.prod(jnp.shape(p)) for p in jax.tree.leaves(params)) <= largest
     if is_kept:
-        return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.int8), params)
+        return zeros_like(params, jnp.int8)
     return jax.tree.map(lambda p: jnp.zeros((0, *jnp.shape(p)[1:]), jnp.int8), params)
 
 
@@ -59,7 +60,7 @@ def sums_of(
     """The sums over each parameter's entries by name, and the signs to compare the next with."""
     g, p, u = step.gradients, step.params, jax.tree.map(_as_stored, step.updates)
     sums = _columns(of_leaves(_squares, g, u, p), "grad", "update", "param", "update_grad", "agree")
-    sums["entries"] = [jnp.asarray(leaf.size) for leaf in jax.tree.leaves(p)]
+    sums["entries"] = [jnp.asarray(float(jnp.size(leaf))) for leaf in jax.tree.leaves(p)]
     if has_moment(step.inner_state):
         m = jax.tree.map(_as_stored, _moments(step.inner_state, p))
         sums |= _columns(of_leaves(_moment_squares, g, m), "moment", "moment_grad")
@@ -98,13 +99,16 @@ def over_devices(
 
     Both are those of the whole where every device along these axes holds a part of a parameter.
     """
-    rows = [jnp.stack([x.astype(dtype) for x in row]) for row in zip(*sums.values(), strict=True)]
+    rows = [*zip(*sums.values(), strict=True)]
     parts: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         parts.setdefault(_split_over(row, axis_name), []).append(i)
     blocks, order = [jnp.zeros((0, len(sums)), dtype)], []
     for axes, indices in parts.items():
-        block = jax.lax.optimization_barrier(jnp.stack([rows[i] for i in indices]))
+        columns = zip(*(rows[i] for i in indices), strict=True)
+        block = jax.lax.optimization_barrier(
+            jnp.stack([jnp.stack(column).astype(dtype) for column in columns], axis=1)
+        )
         block = block if per_parameter else jnp.sum(block, axis=0, keepdims=True)
         blocks.append(jax.lax.psum(block, axes) if axes else block)
         order += indices
@@ -116,7 +120,7 @@ def over_devices(
     return of_all, dict(zip(sums, by_parameter.T, strict=True))
 
 
-def _split_over(sums: jax.Array, axis_name: Any) -> tuple[Any, ...]:
+def _split_over(sums: Sequence[jax.Array], axis_name: Any) -> tuple[Any, ...]:
     """The axes along which devices hold different parts of what was summed.
 
     Only `shard_map` keeps track of what varies along an axis; elsewhere everything is said to.
@@ -124,7 +128,8 @@ def _split_over(sums: jax.Array, axis_name: Any) -> tuple[Any, ...]:
     if axis_name is None:
         return ()
     axes = axis_name if isinstance(axis_name, tuple | list) else (axis_name,)
-    return tuple(a for a in axes if not _varying(jax.lax.axis_index(a)) or a in _varying(sums))
+    varying = frozenset().union(*map(_varying, sums))
+    return tuple(a for a in axes if not _varying(jax.lax.axis_index(a)) or a in varying)
 
 
 def _varying(x: jax.Array) -> frozenset[Any]:
@@ -135,10 +140,11 @@ def _moments(state: optax.OptState, params: optax.Params) -> Any:
     """The first moment of each parameter, found by field and path; 0 where there is none."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     found = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(state):
-        for i, key in enumerate(keys):
-            if getattr(key, "name", None) in _MOMENTS:
-                found.setdefault(keys[i + 1 :], leaf)
+    for field in _MOMENTS:
+        for path, moment in optax.tree_utils.tree_get_all_with_path(state, field):
+            if hasattr(path[-1], "tuple_name"):
+                for keys, leaf in jax.tree_util.tree_leaves_with_path(moment):
+                    found.setdefault(keys, leaf)
     return treedef.unflatten([found.get(keys, jnp.zeros_like(leaf)) for keys, leaf in leaves])
 
 

@@ -93,7 +93,7 @@ def to_write(leaf: Any) -> Any:
 def to_read(like: Any) -> Any:
     """What orbax reads a leaf by: its sharding if it has one, else a host's array."""
     if has_place(like) and not _is_key(like):
-        return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=like.sharding)
+        return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=_place(like))
     return to_read_on_host(like)
 
 
@@ -109,7 +109,7 @@ def to_return(like: Any, read: Any) -> Any:
         return read
     if _is_key(like):
         read = jax.random.wrap_key_data(jnp.asarray(read), impl=_generator(like))
-    return jax.device_put(read, like.sharding) if has_place(like) else jnp.asarray(read)
+    return jax.device_put(read, _place(like)) if has_place(like) else jnp.asarray(read)
 
 
 def read(folder: Any, templates: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +132,14 @@ def has_place(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array):
         return leaf.committed
     return getattr(leaf, "sharding", None) is not None
+
+
+def _place(leaf: Any) -> Any:
+    """Its sharding; on the mesh in use where it is of an abstract one, as in explicit mode."""
+    sharding = leaf.sharding
+    if isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
+        return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding.spec)
+    return sharding
 
 
 def _is_key(leaf: Any) -> bool:

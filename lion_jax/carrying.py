@@ -76,8 +76,9 @@ def carry_state(
     Lion to AdamW ``mu`` would meet a ``nu`` of zero, and a bias correction that suits neither, so
     that Adam starts anew. Of several states alike the one with most in common is taken, then the
     one under the same names (labels of ``optax.partition``), then the same in order. Nothing is
-    carried twice, except that a count goes along with each part of a state that is split by
-    ``optax.partition``. What is unfrozen gets new moments, but shares the count of the others.
+    carried twice but counts: into each part of a state that is split by ``optax.partition``, and
+    into every schedule. Where labels merge into one, the first count is kept. What is unfrozen gets
+    new moments, but shares the count of the others.
 
     A schedule goes on at the count of the old state, so that a warm-up is over; by
     ``fresh="schedule_count"`` it starts at 0. Where the old state counted nothing of that name,

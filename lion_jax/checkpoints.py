@@ -40,7 +40,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
       keep: how many of the latest checkpoints stay, >= 1; None keeps all.
 
     Raises:
-      CheckpointError: the folder has this step or a later one, or other things than checkpoints.
+      CheckpointError: the folder has this step or a later one, or another program's.
       TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf that is no array.
       ImportError: orbax is not installed.
 
@@ -193,16 +193,25 @@ def _check_may_save(path: Any, step: int) -> None:
     steps = _steps(path)
     if not steps:
         return
-    if not (path / str(steps[-1]) / _RECORDS).exists():
+    foreign = [other for other in steps if _is_foreign(path / str(other), other == steps[-1])]
+    if foreign:
         raise CheckpointError(
             f"folder must have no other checkpoints than those of save, which deletes old ones; "
-            f"got {path} with another program's {steps[-1]}. Try a new folder."
+            f"got {path} with another program's {foreign[-1]}. Try a new folder."
         )
     if step <= steps[-1]:
         raise CheckpointError(
             f"step must be later than all in the folder; got {step} where {path} has "
             f"{_listed(reversed(steps))}. Try another folder, or remove the later ones by hand."
         )
+
+
+def _is_foreign(path: Any, is_complete: bool) -> bool:
+    """Whether another program made it. Of an old one of ours any part may have been deleted."""
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if is_complete:
+        return _RECORDS not in names
+    return bool(names) and not names & {_RECORDS, _ARRAYS, "_CHECKPOINT_METADATA"}
 
 
 def _choose(path: Any, step: int | None) -> _Checkpoint:

@@ -154,7 +154,7 @@ def with_metrics(
                 signs = jax.tree.map(
                     lambda old, new, g: old if g is None else new, state.signs, signs, gradients
                 )
-            return metrics | {"step": count}, of_each, signs
+            return metrics | {"step": jnp.array(count)}, of_each, signs
 
         def measure_apart(inner_state):
             """Of the same step, computed once more.
@@ -194,9 +194,9 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
     - ``share/agree``: of the entries, those in which the step goes against the gradient, downhill;
     - ``share/sign_flips``: those whose update has the opposite sign of the last measured one; from
       or to 0 is no flip;
-    - ``share/near_bound``: those of the parameters that have come within a tenth of the
-      ``weight_bound`` beyond which weight decay lets no step of a sign rule take them; a mask of
-      the decay is not looked at;
+    - ``share/near_bound``, where there is one optimizer: those of the parameters that have come
+      within a tenth of the ``weight_bound`` beyond which weight decay lets no step of a sign rule
+      take them; a mask of the decay is not looked at;
     - ``step``: the update that all these are of, from 1; 0 before the first, when all are 0;
     - ``hyperparameter/learning_rate`` and the like: what was in force at the last update, see
       :func:`hyperparameters`; where the state holds several optimizers, under the label of each in
@@ -213,7 +213,8 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
 
     Returns:
       The metrics by name, arrays of shape (): float32, or float64 where a parameter is; ``step``
-      int32. It may be called within ``jit``.
+      int32. Norms are roots of sums of squares, within float32's range for entries between 1e-19
+      and 1e19. It may be called within ``jit``.
 
     Raises:
       ValueError: no metrics in the state, or several.
@@ -278,7 +279,7 @@ def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:
     whether they are measured or not.
     """
     is_known = metrics["step"] >= 0  # which is always so, but no compiler can tell
-    return jax.tree.map(lambda g: jnp.where(is_known, g, jnp.zeros_like(g)), gradients)
+    return jax.tree.map(lambda g: jnp.where(is_known, g, jnp.zeros((), g.dtype)), gradients)
 
 
 def _present(tree: Any, params: Any) -> Any:
@@ -298,4 +299,4 @@ def _by_path(metrics: dict[str, jax.Array], params: optax.Params) -> Any:
 
 def _dtype(params: optax.Params) -> jnp.dtype:
     leaves = jax.tree.leaves(params)
-    return at_least_float32(*leaves) if leaves else jnp.dtype("float32")
+    return jnp.finfo(at_least_float32(*leaves)).dtype if leaves else jnp.dtype("float32")

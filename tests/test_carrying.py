@@ -508,3 +508,34 @@ def test_the_report_reads_by_field():
     ]
     assert "inner_state/1/0/mu/layer/kernel" in report.carried
     assert "0/nu/tuple/2" in report.dropped
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (optax.adamw(SCHEDULE), optax.inject_hyperparams(optax.adamw)(SCHEDULE)),
+        (lion_jax.lion(SCHEDULE), optax.inject_hyperparams(lion_jax.lion)(SCHEDULE)),
+        (
+            optax.inject_hyperparams(optax.adamw)(1e-2),
+            optax.inject_hyperparams(optax.adamw)(SCHEDULE),
+        ),
+    ],
+    ids=["adamw", "lion", "number"],
+)
+def test_an_injected_schedule_goes_on_too(old, new):
+    params, state = trained(old, PAIR)
+    state, _ = carry_state(state, new, params)
+    _, state = new.update(gradients_of(PAIR)[0], state, params)
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], SCHEDULE(3))
+
+
+def test_signs_may_be_counted_from_now_on():
+    params = PAIR
+    for before, after in ((False, True), (True, False), (None, True)):
+        old, new = (
+            lion_jax.with_metrics(RULES["optax_lion"], sign_flips=x) for x in (before, after)
+        )
+        state = trained(old, params)[1]
+        chex.assert_trees_all_equal(
+            field(carry_state(state, new, params)[0], "mu"), field(state, "mu")
+        )

@@ -44,6 +44,9 @@ every_elementwise = pytest.mark.parametrize(
 )
 
 
+PARAMS = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+
+
 def wide(tree):
     """The leaves in float64, by path."""
     return {
@@ -495,3 +498,41 @@ def test_the_originals_figures_can_be_reported(name, dtype):
                     norm = lion_jax.read_metrics(state)[f"norm/update/{leaf}"]
                     np.testing.assert_allclose(norm, true, 1e-9, 1e-9)
                 before = {leaf: p[t] for leaf, p in recorded.items()}
+
+
+def test_no_two_leaves_of_a_state_share_a_buffer():
+    """Or they could not be donated."""
+    tx = lion_jax.with_metrics(lion_jax.lion(0.1), every=2)
+    state = tx.init(PARAMS)
+    for _ in range(2):
+        _, state = tx.update(PARAMS, state, PARAMS)
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_an_explicit_mesh_keeps_its_types(every):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        params = jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh, PartitionSpec("x")))
+        tx = lion_jax.with_metrics(lion_jax.lion(0.1), every=every)
+
+        def step(state, _):
+            return tx.update(params, state, params)[1], None
+
+        state, _ = jax.lax.scan(step, tx.init(params), None, 2)
+    assert lion_jax.read_metrics(state)["norm/grad"] == pytest.approx(32**0.5)
+
+
+def test_complex_parameters_have_real_metrics():
+    params = jnp.array([3.0 + 4.0j, 0.0])
+    tx = lion_jax.with_metrics(optax.sgd(0.5, momentum=0.9))
+    read = lion_jax.read_metrics(tx.update(2 * params, tx.init(params), params)[1])
+    assert (read["norm/grad"], read["norm/update"], read["norm/param"]) == (10.0, 5.0, 5.0)
+    assert (read["cosine/update_grad"], read["norm/moment"]) == (-1.0, 10.0)
+
+
+def test_huge_parameters_have_a_state():
+    params = {"w": jax.ShapeDtypeStruct((80, 8192, 28672), jnp.bfloat16)}
+    state = jax.eval_shape(lion_jax.with_metrics(lion_jax.lion(0.1)).init, params)
+    assert "norm/grad" in lion_jax.read_metrics(state)
