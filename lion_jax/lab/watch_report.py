@@ -53,13 +53,14 @@ _COLUMNS = {
 
 
 def table(observation: Observation) -> Table:
-    """Three rows for each rule: the first record, the median and the last."""
+    """Three rows for each rule: medians of the first, the middle and the last tenth."""
     columns = Table(
         title=_title(observation),
         title_justify="left",
         caption="Norms: of the parameters before the step, of the moment after it. Cos: cosine of "
         "update and gradient, below 0 where the step goes downhill. Agree: share of entries that "
-        "step downhill. Flip: share of the updates' signs that have turned since the last step.",
+        "step downhill. Flip: share of the updates' signs that turned from one step to the next. "
+        "Rows: medians of the first, the middle and the last tenth of the steps.",
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
         padding=0,
@@ -71,18 +72,26 @@ def table(observation: Observation) -> Table:
         columns.add_column(name, justify="right", no_wrap=True)
     for rule, values in observation.values.items():
         rate = observation.settings["learning_rates"][rule]
-        for names, which, pick in [
-            (rule, "first", lambda x: x[0]),
-            (f"lr {rate:.2g}", "median", np.median),
-            ("", "last", lambda x: x[-1]),
-        ]:
+        for names, which, tenth in zip(
+            (rule, f"lr {rate:.2g}", ""),
+            ("start", "middle", "end"),
+            _tenths(len(observation.steps)),
+            strict=True,
+        ):
             cells = [
-                _number(metric, pick(values[metric])) if metric in values else "-"
+                _number(metric, np.median(values[metric][tenth])) if metric in values else "-"
                 for metric in _COLUMNS
             ]
             columns.add_row(names, which, *cells)
         columns.add_section()
     return columns
+
+
+def _tenths(records: int) -> tuple[slice, slice, slice]:
+    """The first, the middle and the last tenth of so many records, at least one each."""
+    tenth = max(records // 10, 1)
+    middle = (records - tenth) // 2
+    return slice(tenth), slice(middle, middle + tenth), slice(records - tenth, records)
 
 
 def summary(observation: Observation) -> list[str]:

@@ -195,7 +195,7 @@ def test_each_parameter_has_metrics_of_its_own_on_request(task, small):
     assert len(watch_report.picture(seen).axes) == 9
 
 
-def test_the_table_shows_first_median_and_last_on_a_narrow_terminal(task):
+def test_the_table_shows_start_middle_and_end_on_a_narrow_terminal(task):
     numbers = np.array([4.4e-5, 3.3e-5, 2.2e-5])
     metrics = dict.fromkeys(["norm/grad", "norm/update", "norm/param", "norm/moment"], numbers)
     share, cosine = np.array([0.0, 0.25, 1.0]), np.array([-0.123, -0.5, 0.5])
@@ -211,7 +211,7 @@ def test_the_table_shows_first_median_and_last_on_a_narrow_terminal(task):
     seen = Observation(task, settings | rates, np.arange(1, 4), {"lookahead_lion": values})
     text = rendered(watch_report.table(seen))
     assert "…" not in text
-    for row in ["lookahead_lion first  4.4e-05", "lr 0.001       median 3.3e-05", "last   2.2e-05"]:
+    for row in ["lookahead_lion start  4.4e-05", "lr 0.001       middle 3.3e-05", "end    2.2e-05"]:
         assert row in text
     assert "-0.12    0%   0%" in text
     assert " 0.50  100% 100%" in text
