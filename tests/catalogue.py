@@ -80,7 +80,7 @@ class Entry:
 
 
 CATALOGUE = [
-    Entry("interpolate_momentum", primitives.interpolate_momentum, MOMENTUM),
+    Entry("interpolate_momentum", primitives.interpolate_momentum, MOMENTUM, slow=True),
     Entry("scale_by_sign_momentum", primitives.scale_by_sign_momentum, MOMENTUM),
     Entry(
         "scale_by_sign_momentum_bf16",
@@ -158,7 +158,7 @@ CATALOGUE = [
     ),
     Entry("decoupled_lion", lion_jax.decoupled_lion, LION, {"initial_learning_rate": 2e-2}),
     Entry("adabelief", lion_jax.adabelief, ADAMW, slow=True),
-    Entry("adan", lion_jax.adan, ADAMW | ADAN),
+    Entry("adan", lion_jax.adan, ADAMW | ADAN, slow=True),
     Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),
     Entry(
         "ademamix",
@@ -209,6 +209,7 @@ CATALOGUE = [
         lion_jax.with_parameter_average,
         {"decay": 0.5},
         static={"inner": INNER, "overwrite_every": 2},
+        slow=True,
     ),
     Entry(
         "with_accumulation",

@@ -20,6 +20,7 @@ from lion_jax import carry_state, compat, groups, primitives
 
 GRADIENTS = [tree(seed=seed) for seed in range(1, 7)]
 SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 10)
+QUICK = {"lion", "lars", "lookahead", "with_accumulation"}
 ODD = {"mu": jnp.ones(2), "count": {"mu": jnp.ones(3), "inner_state": jnp.ones(())}, "nu": None}
 PAIR = {"a": jnp.arange(3.0), "b": jnp.arange(4.0)}
 RULES = {
@@ -88,7 +89,10 @@ def field(state, name, type_name=None):
 
 @pytest.mark.parametrize(
     "entry",
-    [pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.slow else []) for e in CATALOGUE],
+    [
+        pytest.param(e, id=e.name, marks=[] if e.name in QUICK else pytest.mark.slow)
+        for e in CATALOGUE
+    ],
 )
 def test_under_its_own_transformation_a_state_stays_as_it_is(entry):
     tx = entry.make()

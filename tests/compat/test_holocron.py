@@ -20,7 +20,9 @@ def test_replays_the_rules(name, dtype):
     recordings.assert_replays(name, lambda: rule(recordings.schedule(name), **kwargs), dtype)
 
 
-@recordings.replays(*(f"holocron_{wrapper}_" for wrapper in WRAPPERS), slow=[np.float32])
+@recordings.replays(
+    *(f"holocron_{wrapper}_" for wrapper in WRAPPERS), slow=[np.float32, np.float64]
+)
 def test_replays_the_wrappers(name, dtype):
     case = recordings.CASES[name]
     wrapper = getattr(compat.holocron, name.split("_")[1])

@@ -98,6 +98,7 @@ def test_who_cannot_run_is_said_with_the_reason(log):
     assert "lion (bitsandbytes) did not run: No GPU found" in summary(result)
 
 
+@pytest.mark.slow
 def test_what_is_not_compiled_has_no_compile_ratio(log):
     ratios = {
         m.package: benchmark(**SMALL).compile_ratio(m) for m in benchmark(**SMALL).measurements
@@ -165,6 +166,7 @@ def test_records_have_every_time(real):
     assert len(rows) == len(steps) + 2 * len(real.measurements)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("records", ["csv", "json"])
 def test_the_command_writes_what_it_says(tmp_path, capsys, records):
     small = [f"--{name}={value}" for name, value in SMALL.items()]

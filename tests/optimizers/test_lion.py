@@ -15,7 +15,7 @@ from trees import assert_close, run, tree
 import lion_jax
 
 
-@recordings.replays("lionpytorch")
+@recordings.replays("lionpytorch", slow=[np.float32])
 def test_lion_replays_lion_pytorch(name, dtype):
     kwargs = recordings.CASES[name]["kwargs"]
     b1, b2 = kwargs.get("betas", (0.9, 0.99))
@@ -29,7 +29,7 @@ def test_lion_replays_lion_pytorch(name, dtype):
     )
 
 
-@recordings.replays("foundry", "zeta", "lionpytorch_decoupled")
+@recordings.replays("foundry", "zeta", "lionpytorch_decoupled", slow=[np.float32])
 def test_decoupled_lion_replays_its_originals(name, dtype):
     kwargs = recordings.CASES[name]["kwargs"]
     b1, b2 = kwargs.get("betas", (0.9, 0.99))
