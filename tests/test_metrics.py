@@ -24,6 +24,7 @@ every_entry = pytest.mark.parametrize(
     [
         pytest.param(entry, marks=[] if entry.name in QUICK else [pytest.mark.slow], id=entry.name)
         for entry in CATALOGUE
+        if entry.name != "with_metrics"
     ],
 )
 # Rules that step each entry by itself, so that a part of the parameters steps like the whole.
@@ -71,7 +72,7 @@ def expected(gradient, update, params, moment=None, last_update=None, bound=None
         "norm/update": np.linalg.norm(u),
         "norm/param": np.linalg.norm(p),
         "cosine/update_grad": cos(u, g),
-        "share/agree": np.sum(u * g < 0) / size,
+        "share/agree": np.nan if np.isnan(np.sum(u * g)) else np.sum(u * g < 0) / size,
     }
     if m is not None:
         metrics |= {"norm/moment": np.linalg.norm(m), "cosine/moment_grad": cos(m, g)}
@@ -139,12 +140,12 @@ def test_metrics_are_taken_in_float32(rule, dtype):
     assert_measures(rule, dtype)
 
 
-@every_entry
+@every_elementwise
 @pytest.mark.parametrize("every", [1, 2])
-def test_the_updates_are_those_of_the_inner_rule(entry, every):
+def test_the_updates_are_those_of_the_inner_rule(rule, every):
     gradients = [tree(seed=seed) for seed in range(1, 4)]
-    expected, inner_state = run(entry.make(), tree(), gradients)
-    params, state = run(lion_jax.with_metrics(entry.make(), every=every), tree(), gradients)
+    expected, inner_state = run(rule, tree(), gradients)
+    params, state = run(lion_jax.with_metrics(rule, every=every), tree(), gradients)
     assert_close((params, state.inner_state), (expected, inner_state))
 
 
