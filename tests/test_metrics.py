@@ -32,7 +32,7 @@ ELEMENTWISE = {
     "lion": lion_jax.lion(1e-2, weight_decay=0.5),
     "decoupled_lion": lion_jax.decoupled_lion(1e-2, weight_decay=0.01),
     "adan": lion_jax.adan(1e-2, weight_decay=0.1),
-    "adamw": optax.adamw(1e-2, weight_decay=0.1),
+    "adamw": optax.adamw(1e-2, eps=1e-3, weight_decay=0.1),  # 1e-8 is 0 in float16
     "sgd": optax.sgd(1e-2, momentum=0.9),
 }
 
