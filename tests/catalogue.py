@@ -81,7 +81,7 @@ class Entry:
 
 CATALOGUE = [
     Entry("interpolate_momentum", primitives.interpolate_momentum, MOMENTUM, slow=True),
-    Entry("scale_by_sign_momentum", primitives.scale_by_sign_momentum, MOMENTUM),
+    Entry("scale_by_sign_momentum", primitives.scale_by_sign_momentum, MOMENTUM, slow=True),
     Entry(
         "scale_by_sign_momentum_bf16",
         primitives.scale_by_sign_momentum,
@@ -156,7 +156,13 @@ CATALOGUE = [
         static={"mask": groups.multipliers({lambda path, leaf: leaf.ndim > 1: 0.5}, 0.25)},
         slow=True,
     ),
-    Entry("decoupled_lion", lion_jax.decoupled_lion, LION, {"initial_learning_rate": 2e-2}),
+    Entry(
+        "decoupled_lion",
+        lion_jax.decoupled_lion,
+        LION,
+        {"initial_learning_rate": 2e-2},
+        slow=True,
+    ),
     Entry("adabelief", lion_jax.adabelief, ADAMW, slow=True),
     Entry("adan", lion_jax.adan, ADAMW | ADAN, slow=True),
     Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),
@@ -174,7 +180,7 @@ CATALOGUE = [
         SGD | {"learning_rate": 1e-2, "trust_coefficient": 0.1},
         static={"nesterov": True},
     ),
-    Entry("lamb", lion_jax.lamb, ADAMW),
+    Entry("lamb", lion_jax.lamb, ADAMW, slow=True),
     Entry("ralars", lion_jax.ralars, ADAMW, static={"force_adaptive_momentum": True}, slow=True),
     Entry(
         "adamp",

@@ -150,6 +150,7 @@ INACTIVE = {
 }
 
 
+@pytest.mark.slow
 @every_rule
 @pytest.mark.parametrize("wrap", INACTIVE.values(), ids=INACTIVE.keys())
 def test_an_addition_that_does_nothing_changes_nothing(tx, wrap):

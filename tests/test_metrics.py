@@ -467,7 +467,7 @@ def test_the_state_is_documented():
     assert all(f"{field}:" in str(MetricsState.__doc__) for field in MetricsState._fields)
 
 
-@recordings.replays("foundry", "zeta", slow=[np.float32])
+@recordings.replays("foundry", "zeta", slow=[np.float32, np.float64])
 def test_the_originals_figures_can_be_reported(name, dtype):
     """And ours beside them: of the same steps, as the recorded parameters have them."""
     case = recordings.CASES[name]

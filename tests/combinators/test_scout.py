@@ -26,6 +26,7 @@ def test_replays_holocron(name, dtype):
     recordings.assert_replays(name, make, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("sync_period", [2, 3, 5])
 @pytest.mark.parametrize("least", [0.0, 0.4, 1.0])

@@ -13,7 +13,7 @@ RULES = ["adabelief", "adamp", "adan", "ademamix", "lamb", "lars", "ralars", "ta
 WRAPPERS = ["lookahead", "scout"]
 
 
-@recordings.replays(*(f"holocron_{rule}_" for rule in RULES), slow=[np.float32])
+@recordings.replays(*(f"holocron_{rule}_" for rule in RULES), slow=[np.float32, np.float64])
 def test_replays_the_rules(name, dtype):
     rule = getattr(compat.holocron, name.split("_")[1])
     kwargs = _tuples(recordings.CASES[name]["kwargs"])

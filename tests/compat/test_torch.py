@@ -64,7 +64,7 @@ def group_of(factory, case, lr, group):
     return factory(**case["kwargs"] | group | {"lr": lambda count: share * lr(count)})
 
 
-@recordings.replays(*REPLAYED, slow=[np.float32])
+@recordings.replays(*REPLAYED, slow=[np.float32, np.float64])
 def test_replays_torch(name, dtype):
     recordings.assert_replays(name, lambda: make(name), dtype)
 
