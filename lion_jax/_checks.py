@@ -15,6 +15,7 @@ _FINITE = ("finite", math.isfinite)
 _POSITIVE = ("finite and > 0", lambda x: 0 < x < math.inf)
 _DECAY_RATE = ("in [0, 1)", lambda x: 0 <= x < 1)
 _FRACTION = ("in [0, 1]", lambda x: 0 <= x <= 1)
+_STORABLE = {jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 # argument: ((allowed range, predicate), what to try)
 _RANGES = {
@@ -196,6 +197,13 @@ def check_choice(name: str, value: Any, *choices: str) -> None:
         raise ValueError(f'{name} must be {allowed}; got {value!r}. Try {name}="{choices[0]}".')
 
 
+def check_number_of(name: str, value: Any, *choices: int) -> None:
+    """Refuses anything but one of a few integers."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value not in choices:
+        allowed = " or ".join(map(str, choices))
+        raise ValueError(f"{name} must be {allowed}; got {value!r}. Try {name}={choices[0]}.")
+
+
 def check_metric(value: Any, needed_by: str) -> None:
     """Refuses an update without a metric where the rule reads one, and what is no single number."""
     remedy = "Try update(grads, state, params, value=loss)."
@@ -300,6 +308,19 @@ def check_real(tree: Any, needed_by: str) -> None:
                 f"{needed_by} needs real leaves; got {jnp.result_type(leaf)} at "
                 f"{jax.tree_util.keystr(path) or 'the root'}. "
                 "Try optax.contrib.split_real_and_imaginary around the transformation."
+            )
+
+
+def check_storable(tree: Any, needed_by: str, remedy: str) -> None:
+    """Refuses leaves of other dtypes than parameters have, naming the first by its path."""
+    if dtypes_of(tree) <= _STORABLE:
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.result_type(leaf) not in _STORABLE:
+            raise TypeError(
+                f"{needed_by} needs leaves of float16, bfloat16, float32 or float64; got "
+                f"{jnp.result_type(leaf)} at {jax.tree_util.keystr(path) or 'the root'}. "
+                f"Try {remedy}."
             )
 
 

@@ -1,0 +1,269 @@
+"""Full-precision weights without a second copy of them."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lion_jax._checks import check_has_params, check_number_of, check_transformation
+from lion_jax._dtypes import map_present, round_to
+from lion_jax._states import the_only
+from lion_jax.combinators._inner import update
+from lion_jax.precision._thresholds import round_at, threshold
+
+
+class MasterWeightsState(NamedTuple):
+    """State of `with_master_weights`.
+
+    Attributes:
+      correction: what the master weights are more than the stored ones, in grains: a tree like the
+        parameters, each leaf of its parameter's shape, int8 or int16.
+      correction_count: updates so far, int32 of shape ().
+      inner_state: state of the inner transformation, which sees float32 parameters.
+    """
+
+    correction: Any
+    correction_count: jax.Array
+    inner_state: optax.OptState
+
+
+def with_master_weights(
+    inner: optax.GradientTransformation, *, correction_bits: int = 8
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gives any optimizer full-precision weights while the parameters have 16 bits.
+
+    .. math::
+
+      w &= \theta_{t-1} + c_{t-1} \, \gamma(\theta_{t-1}), \qquad
+        w' = w + \operatorname{inner}(g_t, s_{t-1}, w) \\
+      \theta_t &= \operatorname{round}(w'), \qquad
+        c_t = (w' - \theta_t) / \gamma(\theta_t) \text{, an integer of } k \text{ bits} \\
+      \gamma(\theta) &= 2^{1-k} \cdot \text{half the distance from } \theta \text{ to its neighbour}
+
+    instead of a second copy of the weights in float32. The parameters :math:`\theta` are the
+    master weights :math:`w` rounded to the nearest, exactly and always. Of bfloat16 parameters, w
+    has 16 significant bits with k = 8 and as many as float32 with k = 16; c
+    is rounded against a threshold that walks from step to step (a Weyl sequence), so that steps of
+    less than :math:`\gamma` are not lost either: their sum stays right within 2 :math:`\gamma`.
+
+    The updates are float32, whatever the parameters: ``optax.apply_updates`` adds them in float32
+    and stores exactly :math:`\theta_t`. So this goes around everything that changes updates, and
+    only what leaves them alone, such as :func:`lion_jax.with_finite_guard`, around it.
+
+    Args:
+      inner: the transformation, its learning rate included. It is initialized with float32
+        parameters, and gets float32 gradients and w as its parameters: weight decay and trust
+        ratios see full precision.
+      correction_bits: k, 8 or 16, the bytes per parameter that c takes times 8.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "correction_bits")``.
+
+    Returns:
+      A transformation from gradients of any floating dtype to float32 updates. Its state is a
+      :class:`MasterWeightsState`, read by :func:`master_params` and set by
+      :func:`set_master_params`.
+
+    Raises:
+      ValueError: ``correction_bits`` that do not exist; at ``update``, missing parameters.
+      TypeError: an ``inner`` that is no transformation; at ``init`` and ``update``, a parameter
+        that is neither bfloat16 nor float16, by its path.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from lion_jax.precision import master_params, with_master_weights
+      >>> params = jnp.ones(2, jnp.bfloat16)
+      >>> tx = with_master_weights(optax.sgd(1e-4))
+      >>> state = tx.init(params)
+      >>> for _ in range(30):
+      ...     updates, state = tx.update(jnp.array([1.0, -1.0]), state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> print(params, [f"{w:.4f}" for w in master_params(params, state)])
+      [0.996094 1] ['0.9970', '1.0030']
+
+    References:
+      Micikevicius et al., `Mixed Precision Training <https://arxiv.org/abs/1710.03740>`_, 2018,
+      Section 3.1, for the master copy; Zamirai et al., `Revisiting BFloat16 Training
+      <https://arxiv.org/abs/2010.06192>`_, 2020, for what bfloat16 weights lose without one.
+    """
+    check_transformation("inner", inner)
+    check_number_of("correction_bits", correction_bits, 8, 16)
+    dtype = jnp.dtype(f"int{correction_bits}")
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params):
+        _check_narrow(params)
+        return MasterWeightsState(
+            correction=jax.tree.map(lambda p: jnp.zeros_like(p, dtype), params),
+            correction_count=jnp.zeros((), jnp.int32),
+            inner_state=inner.init(jax.tree.map(_widened, params)),
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        check_has_params(params, "with_master_weights")
+        _check_narrow(params)
+        correction, count, inner_state = state
+        master = jax.tree.map(_join, params, correction)
+        updates = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
+        steps, inner_state = update(inner, updates, inner_state, master, **extra_args)
+        goals = map_present(jnp.add, steps, master)
+        landed = map_present(_round_like, goals, params)
+        count = jnp.asarray(optax.safe_increment(count))
+        correct = functools.partial(_correct, threshold=threshold(count))
+        correction = jax.tree.map(
+            lambda c, goal, p: c if goal is None else correct(c, goal, p),
+            correction,
+            goals,
+            params,
+            is_leaf=lambda x: x is None,
+        )
+        updates = map_present(jnp.subtract, landed, params)  # exact: all that cancels is on a grid
+        return updates, MasterWeightsState(correction, count, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
+    """The full-precision weights of 16-bit parameters under :func:`with_master_weights`.
+
+    Args:
+      params: the parameters, as stored.
+      state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth.
+
+    Returns:
+      A tree like the parameters, float32: to save, to evaluate, to go on without this combinator.
+
+    Raises:
+      ValueError: none in the state, or several.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from lion_jax.precision import master_params, with_master_weights
+      >>> params = jnp.ones(1, jnp.bfloat16)
+      >>> tx = with_master_weights(optax.sgd(1e-3), correction_bits=16)
+      >>> updates, state = tx.update(jnp.ones(1), tx.init(params), params)
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(params, f"{master_params(params, state)[0]:.6f}")
+      [1] 0.999000
+    """
+    return jax.tree.map(_join, params, _correction(state))
+
+
+def set_master_params(
+    master: optax.Params, params: optax.Params, state: optax.OptState
+) -> tuple[optax.Params, optax.OptState]:
+    r"""Puts full-precision weights, e.g. of a float32 checkpoint, into 16-bit parameters and state.
+
+    Args:
+      master: the weights, a tree like the parameters, of any floating dtype.
+      params: the parameters, for their dtypes.
+      state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth. All else
+        in it stays as it is.
+
+    Returns:
+      The weights rounded to the parameters' dtypes, and the state with the corrections to them:
+      :func:`master_params` of both is ``master`` within one :math:`\gamma`, which with 16 bits
+      for bfloat16 parameters is about float32's own precision.
+
+    Raises:
+      ValueError: no such state, or several; trees of different structures or shapes.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from lion_jax.precision import master_params, set_master_params, with_master_weights
+      >>> checkpoint = {"kernel": jnp.array([0.1, 0.2])}
+      >>> params = {"kernel": jnp.zeros(2, jnp.bfloat16)}
+      >>> tx = with_master_weights(optax.adamw(1e-3))
+      >>> params, state = set_master_params(checkpoint, params, tx.init(params))
+      >>> print(params["kernel"], [f"{w:.5f}" for w in master_params(params, state)["kernel"]])
+      [0.100098 0.200195] ['0.10000', '0.20000']
+    """
+    _check_like(master, params)
+    correction = _correction(state)
+    master = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), master)
+    correct = functools.partial(_correct, threshold=0.5)
+    correction = jax.tree.map(correct, correction, master, params)
+    stored = jax.tree.map(lambda w, p: _round_like(w, p).astype(p.dtype), master, params)
+    return stored, optax.tree_utils.tree_set(state, _is_ours, correction=correction)
+
+
+def _correction(state: optax.OptState) -> Any:
+    return the_only(state, "correction", "with_master_weights", MasterWeightsState.__name__)
+
+
+def _is_ours(path: Any, _: Any) -> bool:
+    return getattr(path[-1], "tuple_name", "") == MasterWeightsState.__name__
+
+
+@jax.jit
+def _join(p: jax.Array, correction: jax.Array) -> jax.Array:
+    """The master weight, exactly: 8 or 11 bits and the next 8 or 16."""
+    stored = p.astype(jnp.float32)
+    return stored + correction.astype(jnp.float32) * _grain(stored, p.dtype, correction.dtype)
+
+
+@jax.jit
+def _round_like(goal: jax.Array, p: jax.Array) -> jax.Array:
+    """The float32 number that is stored for a master weight."""
+    return round_to(goal, p.dtype)
+
+
+@jax.jit
+def _correct(
+    correction: jax.Array, goal: jax.Array, p: jax.Array, threshold: jax.Array | float
+) -> jax.Array:
+    """What is left to the goal from the number stored for it, in grains."""
+    landed = round_to(goal, p.dtype)
+    grain = _grain(landed, p.dtype, correction.dtype)
+    most = jnp.iinfo(correction.dtype).max
+    grains = jnp.where(grain > 0, (goal - landed) / jnp.where(grain > 0, grain, 1), 0)
+    return jnp.clip(round_at(grains, threshold), -most, most).astype(correction.dtype)
+
+
+def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
+    """The unit of the correction: half the distance to the next stored number in 128 or 32768.
+
+    Since there are 127 or 32767 of them at most, no master weight lies on the border between two
+    stored ones. Where it would not be a normal number it is 0; so it is for what is not finite.
+    """
+    exponent_bits = jax.lax.bitcast_convert_type(stored, jnp.int32) & 0x7F800000
+    power = jax.lax.bitcast_convert_type(exponent_bits, jnp.float32)  # 2^floor(log2 |stored|)
+    if dtype == jnp.float16:
+        power = jnp.maximum(power, 2.0**-14)  # below, all are equally far apart
+    else:
+        power = jnp.where(power < 2.0**-100, 0, power)
+    power = jnp.where(jnp.isfinite(power), power, 0)
+    half_distance = jnp.finfo(dtype).eps / 2
+    return power * (float(half_distance) / 2.0 ** (jnp.iinfo(correction_dtype).bits - 1))
+
+
+def _check_like(master: Any, params: Any) -> None:
+    """Refuses weights of other shapes than the parameters, naming the first by its path."""
+
+    def check(path, w, p):
+        if jnp.shape(w) != jnp.shape(p):
+            raise ValueError(
+                f"master must have the shapes of params; got {jnp.shape(w)} for {jnp.shape(p)} at "
+                f"{jax.tree_util.keystr(path) or 'the root'}. Try the checkpoint of this model."
+            )
+
+    jax.tree_util.tree_map_with_path(check, master, params)
+
+
+def _widened(p: Any) -> Any:
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return p.update(dtype=jnp.float32)
+    return jnp.asarray(p, jnp.float32)
+
+
+def _check_narrow(params: Any) -> None:
+    """Refuses parameters that are not 16 bits wide."""
+    for path, p in jax.tree_util.tree_leaves_with_path(params):
+        dtype = jnp.result_type(p)
+        if dtype not in (jnp.bfloat16, jnp.float16):
+            raise TypeError(
+                "with_master_weights needs bfloat16 or float16 parameters; got "
+                f"{dtype} at {jax.tree_util.keystr(path) or 'the root'}. Try "
+                "jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), or optax.partition with "
+                "the plain inner transformation for parameters that shall stay wide."
+            )

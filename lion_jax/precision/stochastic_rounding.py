@@ -1,0 +1,158 @@
+"""Stochastic rounding: narrow parameters that move by the true update on average."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lion_jax._checks import check_has_params, check_storable
+from lion_jax._dtypes import cast, round_to
+
+
+class StochasticRoundingState(NamedTuple):
+    """State of `round_stochastically`.
+
+    Attributes:
+      rounding_count: updates so far, int32 of shape (): each has random numbers of its own.
+    """
+
+    rounding_count: jax.Array
+
+
+def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArgs:
+    r"""Rounds each new weight up or down at random, so that it is right on average.
+
+    With :math:`t = \theta + u` between two neighbours :math:`a \le t \le b` that the parameter's
+    dtype can hold,
+
+    .. math::
+
+      \theta \leftarrow \begin{cases}
+        b & \text{with probability } (t - a) / (b - a) \\
+        a & \text{otherwise}
+      \end{cases}
+      \qquad \operatorname{E} \theta = t
+
+    A bfloat16 weight has 8 significant bits: rounded to the nearest, it ignores every update below
+    a 256th to a 512th of itself, however often it comes. Rounded like this it takes such an update
+    now and then, by a whole step to the neighbour. Nothing is stored for it but a count; the price
+    is noise of up to half that step in each update, and the time for the random numbers.
+
+    It is the last link of a chain: its updates are made for ``optax.apply_updates``, which adds
+    them in float32 and then stores exactly :math:`a` or :math:`b`. What reaches it is taken as the
+    true update; the optimizers of this library round theirs to the parameters' dtype, which keeps
+    8 bits of an update of any size.
+
+    Args:
+      key: one key of ``jax.random``, typed or of the older kind; traced under ``jit`` or ``vmap``.
+        The random numbers are those of the key, the count of updates and the place of the leaf
+        in the tree. They are the same for any sharding under ``jit``, with keys of the default
+        implementation; those of ``rbg`` may change with the sharding. Within ``shard_map`` or
+        ``pmap`` each shard draws for its own positions: all the same numbers, unless the key is
+        folded with ``jax.lax.axis_index``; where parameters are replicated it must not be.
+        ``static_args`` for ``optax.inject_hyperparams``: ``("key",)``.
+
+    Returns:
+      A transformation of updates of any floating dtype. For bfloat16 and float16 parameters it
+      emits float32; for float32 and float64 ones the updates as they are. Where the new weight
+      would not be finite, above the largest that the dtype holds included, it is that of plain
+      rounding. Probabilities are multiples of 2**-23; subnormal float32 numbers are 0, as XLA has
+      them. The state is a :class:`StochasticRoundingState`; the key is not in it: a run that
+      goes on from a checkpoint needs the same one again.
+
+    Raises:
+      TypeError: no key; at ``update``, a parameter of another dtype.
+      ValueError: at ``update``, missing parameters.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from lion_jax.precision import round_stochastically
+      >>> tx = optax.chain(optax.sgd(1e-3), round_stochastically(jax.random.key(0)))
+      >>> params = jnp.ones(1000, jnp.bfloat16)
+      >>> updates, state = tx.update(jnp.ones(1000), tx.init(params), params)
+      >>> stochastic = optax.apply_updates(params, updates)
+      >>> values, counts = jnp.unique(stochastic, return_counts=True)
+      >>> print(values, counts)
+      [0.996094 1] [235 765]
+      >>> plain = optax.apply_updates(params, jnp.full(1000, -1e-3))
+      >>> print(plain.min(), plain.max())
+      1 1
+
+    References:
+      Gupta et al., `Deep Learning with Limited Numerical Precision
+      <https://arxiv.org/abs/1502.02551>`_, 2015, Section 3.
+    """
+    _check_key(key)
+
+    def init_fn(params):
+        del params
+        return StochasticRoundingState(jnp.zeros((), jnp.int32))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        check_has_params(params, "round_stochastically")
+        present = jax.tree.map(
+            lambda u, p: None if u is None else p, updates, params, is_leaf=_is_none
+        )
+        check_storable(present, "round_stochastically", "optax.masked around it")
+        (count,) = state
+        step_key = jax.random.fold_in(key, count)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+        rounded = [
+            u if u is None or _is_wide(p) else _round(u, p, step_key, np.uint32(i))
+            for i, (u, p) in enumerate(zip(leaves, treedef.flatten_up_to(params), strict=True))
+        ]
+        count = jnp.asarray(optax.safe_increment(count))
+        return treedef.unflatten(rounded), StochasticRoundingState(count)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_key(key: Any) -> None:
+    """Refuses anything but one typed key or one older key of the default implementation."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            is_one = key.shape == ()
+        else:
+            older = jax.eval_shape(jax.random.PRNGKey, 0)
+            is_one = (key.shape, key.dtype) == (older.shape, older.dtype)
+        got = f"an array of shape {key.shape} and dtype {key.dtype}"
+    else:
+        is_one, got = False, f"{key!r} of type {type(key).__name__}"
+    if not is_one:
+        raise TypeError(f"key must be one key of jax.random; got {got}. Try key=jax.random.key(0).")
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _is_wide(p: Any) -> bool:
+    return jnp.finfo(jnp.result_type(p)).bits >= 32
+
+
+@jax.jit  # so that leaves of a shape share one trace
+def _round(u: jax.Array, p: jax.Array, key: jax.Array, index: jax.Array) -> jax.Array:
+    """The float32 update from `p` to the nearest or the second nearest number to `p + u`."""
+    dtype, u, p = p.dtype, cast(u, jnp.dtype("float32")), p.astype(jnp.float32)
+    nearest = round_to(p + u, dtype)
+    rest = u - (nearest - p)  # exact where u is small, unlike the sum
+    second = _neighbour(nearest, rest, dtype)
+    chance = rest / (second - nearest)  # 0 where the second one is infinite
+    draw = jax.random.uniform(jax.random.fold_in(key, index), u.shape)
+    rounded = jnp.where(draw < chance, second, nearest)
+    return jnp.where(jnp.isfinite(nearest), rounded - p, u)
+
+
+def _neighbour(x: jax.Array, direction: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The next number of `dtype` after `x`, which is one, in the direction of a sign.
+
+    As integers, the magnitudes of floating-point numbers are in a row, subnormal ones included.
+    """
+    outwards = jnp.where(x == 0, direction, x)
+    integer = jax.lax.bitcast_convert_type(jnp.abs(x).astype(dtype), jnp.uint16)
+    integer = jnp.where((direction > 0) == (outwards > 0), integer + 1, integer - 1)
+    magnitude = jax.lax.bitcast_convert_type(integer.astype(jnp.uint16), dtype)
+    return jnp.copysign(magnitude.astype(jnp.float32), outwards)
