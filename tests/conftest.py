@@ -1,4 +1,4 @@
-"""Eight host devices and strict promotion for every test."""
+"""Eight host devices, strict promotion and a compilation cache for every test."""
 
 import os
 
@@ -12,6 +12,20 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Programs that another test, process or run compiled are read instead.
+
+    Three quarters of the time went into compiling, often the same small program again. They are
+    found by their text, the flags and the version of XLA; `pytest --cache-clear` forgets them.
+    """
+    if hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # What another process is just writing is compiled.
+    unreadable = "ignore:Error reading persistent compilation cache entry:UserWarning"
+    config.addinivalue_line("filterwarnings", unreadable)
 
 
 @pytest.fixture

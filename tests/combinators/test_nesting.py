@@ -78,7 +78,7 @@ def test_every_order_equals_the_plain_objects(names):
     assert np.all(np.isfinite(p))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_a_deep_nest_keeps_shapes_and_dtypes(dtype):
     tx, _ = nested(PAIRS)
     params, state = run(tx, tree(dtype), [tree(dtype, seed=seed) for seed in range(1, 9)])
@@ -87,7 +87,13 @@ def test_a_deep_nest_keeps_shapes_and_dtypes(dtype):
     chex.assert_tree_all_finite(params)
 
 
-@pytest.mark.parametrize("axes", [("data", None), (None, "data")], ids=["rows", "columns"])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        pytest.param(("data", None), id="rows"),
+        pytest.param((None, "data"), id="columns", marks=pytest.mark.slow),
+    ],
+)
 def test_a_deep_nest_keeps_shardings(axes):
     tx, _ = nested(PAIRS)
     params = jnp.sin(jnp.arange(64.0)).reshape(8, 8)
