@@ -21,6 +21,7 @@ from importlib.metadata import version as _version
 from lion_jax import checkpoints as checkpoints
 from lion_jax import compat as compat
 from lion_jax import groups as groups
+from lion_jax import precision as precision
 from lion_jax import primitives as primitives
 from lion_jax._hyperparameters import hyperparameters as hyperparameters
 from lion_jax.carrying import CarryReport as CarryReport

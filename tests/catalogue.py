@@ -14,7 +14,7 @@ from typing import Any
 import optax
 
 import lion_jax
-from lion_jax import compat, groups, primitives
+from lion_jax import compat, groups, precision, primitives
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
 MOMENTUM = {"b1": 0.75, "b2": 0.875}
@@ -247,6 +247,12 @@ CATALOGUE = [
     Entry(
         "with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}, slow=True
     ),
+    Entry(
+        "with_quantized_state",
+        precision.with_quantized_state,
+        {},
+        static={"inner": INNER, "bits": 8, "group_size": 1, "min_size": 0},
+    ),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)
         for name, *rest in TORCH
@@ -333,5 +339,6 @@ COMBINATORS: dict[str, Callable[[Any], optax.GradientTransformationExtraArgs]] =
     ),
     "with_finite_guard": lion_jax.with_finite_guard,
     "with_metrics": functools.partial(lion_jax.with_metrics, sign_flips=True),
+    "with_quantized_state": functools.partial(precision.with_quantized_state, min_size=0),
     "freeze": groups.freeze,
 }

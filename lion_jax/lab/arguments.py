@@ -53,6 +53,12 @@ def _add_compare(commands: Any) -> None:
     _add_task(comparing)
     _add_rules(comparing, comparison.DEFAULT_RULES)
     comparing.add_argument(
+        "--against",
+        default=argparse.SUPPRESS,
+        metavar="RULE",
+        help="the one of the rules that differences are taken to; by default the best",
+    )
+    comparing.add_argument(
         "--learning-rates",
         type=_count,
         default=10,

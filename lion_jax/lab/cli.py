@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from lion_jax.lab import (
 from lion_jax.lab.benchmark import benchmark
 from lion_jax.lab.comparison import compare
 from lion_jax.lab.errors import RequestError
-from lion_jax.lab.rules import RULES
-from lion_jax.lab.tasks import TASKS
+from lion_jax.lab.rules import IN_FEWER_BYTES, IN_FLOAT32
+from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.watching import watch
 
 _WIDTH = 110  # where the output is no terminal
@@ -59,6 +59,7 @@ def _compare(options: argparse.Namespace) -> int:
         comparison = compare(
             options.task,
             arguments.names(options.rules),
+            against=getattr(options, "against", None),
             learning_rates=options.learning_rates,
             steps=options.steps,
             seeds=options.seeds,
@@ -70,7 +71,8 @@ def _compare(options: argparse.Namespace) -> int:
         written = report.save(comparison, options.output, options.records)
     console = _console()
     console.print(report.table(comparison))
-    for line in [*report.verdict(comparison), f"Written: {', '.join(map(str, written))}"]:
+    lines = [*report.verdict(comparison), *report.dead_steps(comparison)]
+    for line in [*lines, f"Written: {', '.join(map(str, written))}"]:
         console.print(line, highlight=False, soft_wrap=True)
     return 0
 
@@ -151,14 +153,25 @@ def _bench(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     tasks = Table("task", "what it is", title="Tasks", title_justify="left")
     for name, make in TASKS.items():
-        tasks.add_row(name, make().description)
+        tasks.add_row(name, _description(make))
     rules = Table("rule", "what is fixed", "learning rates", title="Rules", title_justify="left")
-    for rule in RULES.values():
+    for rule in IN_FLOAT32.values():
         low, high = rule.learning_rates
         rules.add_row(rule.name, rule.description, f"{low:g} to {high:g}")
+    stored = Table("rule", "what it is", title="In fewer bytes", title_justify="left")
+    for rule in IN_FEWER_BYTES.values():
+        stored.add_row(rule.name, rule.description)
     console = _console()
-    console.print(tasks, rules)
+    console.print(tasks, rules, stored)
     return 0
+
+
+def _description(make: Callable[[], Task]) -> str:
+    """What a task is, or why this machine does not have it."""
+    try:
+        return make().description
+    except RequestError as error:
+        return str(error)
 
 
 def _console() -> Console:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -43,6 +43,14 @@ class Band:
         return self.high / self.low
 
 
+class Difference(NamedTuple):
+    """A mean over seeds and its 95% interval, NaN for a single seed."""
+
+    mean: float
+    low: float
+    high: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """All runs of one rule.
@@ -53,6 +61,7 @@ class Result:
       outcome: what came of each run, arrays of shape (learning rates, seeds).
       timing: wall seconds for compiling and running.
       state_bytes_per_parameter: size of the optimizer's state.
+      weight_bytes_per_parameter: size of a stored parameter.
     """
 
     rule: Rule
@@ -60,6 +69,7 @@ class Result:
     outcome: Outcome
     timing: Timing
     state_bytes_per_parameter: float
+    weight_bytes_per_parameter: float = 4.0
 
     @property
     def best(self) -> int:
@@ -92,6 +102,16 @@ class Result:
         return float(standard_error(self.test_accuracies))
 
     @property
+    def dead_at_peak(self) -> float:
+        """Mean share of trained weights that the best rate could not move, stored in bfloat16."""
+        return float(self.outcome.dead_in_bfloat16_at_peak[self.best].mean())
+
+    @property
+    def dead_at_hundredth(self) -> float:
+        """The same for a hundredth of the best rate."""
+        return float(self.outcome.dead_in_bfloat16_at_hundredth[self.best].mean())
+
+    @property
     def good_band(self) -> Band:
         """The learning rates around the best with a mean validation accuracy within 0.01 of its."""
         accuracy = self.outcome.validation_accuracy.mean(axis=1)
@@ -112,11 +132,26 @@ class Comparison:
       task: the task.
       settings: steps, seeds, batch size and schedule.
       results: one for each rule, in the order asked for.
+      against: the rule that the others are compared to; None where that is the best.
     """
 
     task: Task
     settings: dict[str, Any]
     results: tuple[Result, ...]
+    against: str | None = None
+
+    @property
+    def baseline(self) -> Result:
+        """What differences are taken to: the rule asked for, or the best on test data."""
+        if self.against is None:
+            return max(self.results, key=lambda result: result.test_accuracy)
+        return next(result for result in self.results if result.rule.name == self.against)
+
+    def difference(self, result: Result) -> Difference:
+        """A result's test accuracy minus the baseline's, paired by seed."""
+        differences = result.test_accuracies - self.baseline.test_accuracies
+        mean, half = float(differences.mean()), float(half_interval(differences))
+        return Difference(mean, mean - half, mean + half)
 
     def records(self) -> list[dict[str, Any]]:
         """One record for each run: rule, learning rate, seed, loss, accuracies, divergence."""
@@ -146,12 +181,19 @@ class Comparison:
                 "is_best_at_edge": result.is_best_at_edge,
                 "test_accuracy": result.test_accuracy,
                 "standard_error": result.standard_error,
+                "compared_to": self.baseline.rule.name,
+                "difference": self.difference(result).mean,
+                "difference_low": self.difference(result).low,
+                "difference_high": self.difference(result).high,
                 "good_learning_rates_low": result.good_band.low,
                 "good_learning_rates_high": result.good_band.high,
                 "is_band_open": result.good_band.is_open,
                 "state_bytes_per_parameter": result.state_bytes_per_parameter,
+                "weight_bytes_per_parameter": result.weight_bytes_per_parameter,
                 "compile_seconds": result.timing.compile_seconds,
                 "run_seconds": result.timing.run_seconds,
+                "dead_in_bfloat16_at_peak": result.dead_at_peak,
+                "dead_in_bfloat16_at_hundredth": result.dead_at_hundredth,
                 "diverged_runs": int(result.outcome.diverged.sum()),
                 "runs": result.outcome.diverged.size,
             }
@@ -163,6 +205,7 @@ def compare(
     task: str | Task = "digits",
     rules: Iterable[str | Rule] = DEFAULT_RULES,
     *,
+    against: str | None = None,
     learning_rates: int = 10,
     steps: int = 600,
     seeds: int = 5,
@@ -179,6 +222,7 @@ def compare(
     Args:
       task: a name from ``TASKS``, or a :class:`~lion_jax.lab.tasks.Task`.
       rules: names from ``RULES``, or :class:`~lion_jax.lab.rules.Rule` objects.
+      against: the name of one of the rules, which differences are taken to; None is the best.
       learning_rates: how many peak learning rates to try for each rule, at least 1.
       steps: training steps of a run, at least 1.
       seeds: runs for each learning rate, at least 1; a standard error needs 2.
@@ -195,6 +239,8 @@ def compare(
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
     rules = choose_rules(rules)
+    if against is not None:
+        known("rule to compare against", against, {rule.name: rule for rule in rules})
     known("schedule", schedule, SCHEDULES)
     task = choose_task(task)
     check_whole("learning_rates", learning_rates, 1)
@@ -222,8 +268,8 @@ def compare(
             task, rule, rates, **settings, on_step=lambda t, rule=rule: notify(rule.name, int(t))
         )
         notify(rule.name, steps)
-        results.append(Result(rule, rates, outcome, timing, _state_bytes(task, rule)))
-    return Comparison(task, settings, tuple(results))
+        results.append(Result(rule, rates, outcome, timing, *_stored_bytes(task, rule)))
+    return Comparison(task, settings, tuple(results), against)
 
 
 def choose_rules(rules: Iterable[str | Rule]) -> list[Rule]:
@@ -272,12 +318,13 @@ def _crossing(log_rates: np.ndarray, surplus: np.ndarray) -> tuple[float, bool]:
     return float(log_rates[-1]), True
 
 
-def _state_bytes(task: Task, rule: Rule) -> float:
-    """Bytes of optimizer state per parameter."""
+def _stored_bytes(task: Task, rule: Rule) -> tuple[float, float]:
+    """Bytes of optimizer state and of weights, per parameter."""
 
-    def bytes_of(tree: Any) -> int:
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    def bytes_of(tree: Any) -> float:  # int4 counts as half a byte, which a CPU does not pack
+        return sum(x.size * jax.dtypes.itemsize_bits(x.dtype) / 8 for x in jax.tree.leaves(tree))
 
-    params = jax.eval_shape(task.init, jax.random.key(0))
+    params = jax.eval_shape(task.stored_in(rule.params_dtype).init, jax.random.key(0))
     state = jax.eval_shape(rule.make(lambda count: 1e-3, 1e-3).init, params)  # pyright: ignore
-    return bytes_of(state) / sum(x.size for x in jax.tree.leaves(params))
+    count = sum(x.size for x in jax.tree.leaves(params))
+    return bytes_of(state) / count, bytes_of(params) / count

@@ -140,7 +140,7 @@ def find(
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
     rule = rule if isinstance(rule, Rule) else RULES[known("rule", rule, RULES)]
-    task = choose_task(task)
+    task = choose_task(task).stored_in(rule.params_dtype)
     low = rule.learning_rates[0] / BEYOND if low is None else low
     high = rule.learning_rates[1] * BEYOND if high is None else high
     check_range(low, high)

@@ -26,38 +26,65 @@ _MARKERS = "os^Dv<>P"  # one more than colours, so that no pair of them comes tw
 
 
 def table(comparison: Comparison) -> Table:
-    """The comparison as a table, the best test accuracy first."""
+    """The comparison as a table, the best test accuracy first.
+
+    One against a rule says the difference to it, where one against the best says how wide the good
+    learning rates are and what it took.
+    """
+    task = comparison.task
+    if comparison.against is None:
+        notes = (
+            f"Good rates: validation accuracy within {GOOD_WITHIN} of the rule's best. Stored: "
+            "weights + state. Seconds include compilation."
+        )
+    else:
+        notes = (
+            f"Minus {comparison.against}: the mean difference, paired by seed, ± half its 95% "
+            "interval. Stored: weights + state."
+        )
     columns = Table(
         title=_title(comparison),
-        caption=f"Learning rates chosen on {len(comparison.task.validation.y)} validation "
-        f"examples; accuracy on {len(comparison.task.test.y)} test examples, mean ± standard error "
-        f"over seeds. Good rates: validation accuracy within {GOOD_WITHIN} of the rule's best. "
-        "Seconds include compilation.",
+        caption=f"Learning rates chosen on {len(task.validation.y)} validation examples; accuracy "
+        f"on {len(task.test.y)} test examples, mean ± standard error over seeds. {notes}",
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     columns.add_column("rule", no_wrap=True)
-    for name in (
-        "best\nlr",
-        "test\naccuracy",
-        "good lr\nband",
-        "state\nB/param",
-        "diverged\nruns",
-        "seconds",
-    ):
+    rows = [_cells(comparison, result) for result in ranked(comparison)]
+    for name in rows[0]:
         columns.add_column(name, justify="right", no_wrap=True)
-    for result in ranked(comparison):
-        columns.add_row(
-            result.rule.name,
-            f"{result.best_learning_rate:.2g}" + ("*" if result.is_best_at_edge else ""),
-            accuracy(result),
-            f"{'≥ ' if result.good_band.is_open else ''}×{result.good_band.factor:.1f}",
-            f"{result.state_bytes_per_parameter:.2f}",
-            f"{result.outcome.diverged.sum()}/{result.outcome.diverged.size}",
-            f"{sum(result.timing):.1f}",
-        )
+    for result, cells in zip(ranked(comparison), rows, strict=True):
+        columns.add_row(result.rule.name, *cells.values())
     return columns
+
+
+def _cells(comparison: Comparison, result: Result) -> dict[str, str]:
+    """What the table says of a rule, by column."""
+    against, band, diverged = comparison.against, result.good_band, result.outcome.diverged
+    weights, state = result.weight_bytes_per_parameter, result.state_bytes_per_parameter
+    cells = {
+        "best\nlr": f"{result.best_learning_rate:.2g}" + ("*" if result.is_best_at_edge else ""),
+        "test\naccuracy": accuracy(result),
+    }
+    if against is None:
+        cells["good lr\nband"] = f"{'≥ ' if band.is_open else ''}×{band.factor:.1f}"
+    else:
+        cells[f"minus\n{against}"] = _difference(comparison, result)
+    cells["stored\nB/param"] = f"{weights:g}+{state:.2f}"
+    cells["diverged\nruns"] = f"{diverged.sum()}/{diverged.size}"
+    if against is None:
+        cells["seconds"] = f"{sum(result.timing):.1f}"
+    return cells
+
+
+def _difference(comparison: Comparison, result: Result) -> str:
+    """A rule's mean difference to the baseline, with half its 95% interval."""
+    if result is comparison.baseline:
+        return "-"
+    mean, low, high = comparison.difference(result)
+    return f"{mean:+.4f} ± " + ("?" if math.isnan(low) else f"{(high - low) / 2:.4f}")
 
 
 def ranked(comparison: Comparison) -> list[Result]:
@@ -73,18 +100,23 @@ def accuracy(result: Result) -> str:
 
 def verdict(comparison: Comparison) -> list[str]:
     """Sentences on who is ahead, by how much, and whether that could be chance."""
-    best, *others = ranked(comparison)
-    lines = [f"{best.rule.name} has the best test accuracy, {accuracy(best)}."]
-    for other in others:
-        gap = best.test_accuracies - other.test_accuracies
+    baseline = comparison.baseline
+    said = "the best test accuracy," if comparison.against is None else "a test accuracy of"
+    lines = [f"{baseline.rule.name} has {said} {accuracy(baseline)}."]
+    for other in ranked(comparison):
+        if other is baseline:
+            continue
+        gap = baseline.test_accuracies - other.test_accuracies
+        is_ahead = gap.mean() < 0
+        gap = -gap if is_ahead else gap
         half = float(half_interval(gap))
-        ahead = f"{other.rule.name} is {gap.mean():.4f} behind"
+        place = f"{other.rule.name} is {gap.mean():.4f} {'ahead' if is_ahead else 'behind'}"
         if math.isnan(half):
-            lines.append(f"{ahead}; one seed says nothing about chance.")
+            lines.append(f"{place}; one seed says nothing about chance.")
             continue
         interval = f"95% interval {gap.mean() - half:+.4f} to {gap.mean() + half:+.4f}"
         chance = "" if gap.mean() - half > 0 else ", which could be chance"
-        lines.append(f"{ahead} ({interval}, paired by seed){chance}.")
+        lines.append(f"{place} ({interval}, paired by seed){chance}.")
     edges = [result.rule.name for result in comparison.results if result.is_best_at_edge]
     if edges:
         lines.append(
@@ -92,6 +124,21 @@ def verdict(comparison: Comparison) -> list[str]:
             "a wider range may do better."
         )
     return lines
+
+
+def dead_steps(comparison: Comparison) -> list[str]:
+    """A sentence on the trained weights that steps would not move if they were bfloat16."""
+    shares = [
+        f"{result.dead_at_peak:.0%} ({result.dead_at_hundredth:.0%}) of {result.rule.name}'s"
+        for result in ranked(comparison)
+        if result.rule.moves_by_rate
+    ]
+    if not shares:
+        return []
+    return [
+        "Rounded to the nearest bfloat16, a step of the peak learning rate (of a hundredth of it) "
+        f"would not move {', '.join(shares)} trained weights."
+    ]
 
 
 def picture(comparison: Comparison) -> matplotlib.figure.Figure:

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lion_jax.combinators.lookahead import lookahead
@@ -13,6 +14,9 @@ from lion_jax.combinators.scout import scout
 from lion_jax.optimizers.adaptive import adabelief, adan, ademamix, tadam
 from lion_jax.optimizers.layerwise import adamp, lamb, lars, ralars
 from lion_jax.optimizers.lion import decoupled_lion, lion
+from lion_jax.precision.master_weights import with_master_weights
+from lion_jax.precision.quantized_state import with_quantized_state
+from lion_jax.precision.stochastic_rounding import round_stochastically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +29,18 @@ class Rule:
       make: `(schedule, peak) -> transformation`: the schedule of the learning rate, and its peak as
         a traced scalar for rules that need to know it.
       learning_rates: the smallest and largest peak to try, both finite and > 0.
+      moves_by_rate: whether each entry moves by about the learning rate, as with Lion and Adam,
+        rather than by a multiple of its gradient or its leaf's norm.
+      params_dtype: what the parameters, and so their gradients, are stored in; the model computes
+        in float32 all the same. None leaves them as the task makes them: float32.
     """
 
     name: str
     description: str
     make: Callable[[optax.Schedule, jax.Array], optax.GradientTransformation]
     learning_rates: tuple[float, float]
+    moves_by_rate: bool = False
+    params_dtype: Any = None
 
     def __post_init__(self):
         """Refuses a range that is none."""
@@ -46,6 +56,8 @@ def _rule(
     name: str,
     factory: Callable[..., optax.GradientTransformation],
     learning_rates: tuple[float, float],
+    *,
+    moves_by_rate: bool = True,
     **fixed: Any,
 ) -> Rule:
     """The rule of a factory whose first argument is the learning rate."""
@@ -54,6 +66,7 @@ def _rule(
         _call(factory, fixed),
         lambda schedule, peak: factory(schedule, **fixed),
         learning_rates,
+        moves_by_rate,
     )
 
 
@@ -66,7 +79,7 @@ def _call(factory: Callable[..., Any], fixed: dict[str, Any]) -> str:
 # Every range spans three decades.
 _LION, _ADAM, _SGD = (1e-4, 1e-1), (1e-3, 1e0), (3e-3, 3e0)
 _LARS = (3e-1, 3e2)
-_LION_DEFAULTS = {"b1": 0.9, "b2": 0.99}
+_LION_DEFAULTS: dict[str, Any] = {"b1": 0.9, "b2": 0.99}
 _INDEPENDENT = {**_LION_DEFAULTS, "weight_decay": 1e-4}
 _LION_RULE = _rule("lion", lion, _LION, **_LION_DEFAULTS, weight_decay=0.1)
 
@@ -77,18 +90,21 @@ _RULES = [
         _call(decoupled_lion, _INDEPENDENT),
         lambda schedule, peak: decoupled_lion(schedule, **_INDEPENDENT, initial_learning_rate=peak),
         _LION,
+        moves_by_rate=True,
     ),
     Rule(
         "lookahead_lion",
         f"lion_jax.lookahead({_LION_RULE.description}, sync_period=6, slow_step_size=0.5)",
         lambda schedule, peak: lookahead(_LION_RULE.make(schedule, peak), 6, 0.5),
         _LION,
+        moves_by_rate=True,
     ),
     Rule(
         "scout_lion",
         f"lion_jax.scout({_LION_RULE.description}, sync_period=6, min_slow_step_size=0.5)",
         lambda schedule, peak: scout(_LION_RULE.make(schedule, peak), 6, 0.5),
         _LION,
+        moves_by_rate=True,
     ),
     _rule("adamw", optax.adamw, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
     _rule("adabelief", adabelief, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
@@ -96,9 +112,72 @@ _RULES = [
     _rule("adan", adan, _ADAM, b1=0.98, b2=0.92, b3=0.99, weight_decay=0.01),
     _rule("ademamix", ademamix, _ADAM, b1=0.9, b2=0.999, b3=0.9999, alpha=5.0, weight_decay=0.01),
     _rule("tadam", tadam, _ADAM, b1=0.9, b2=0.999),
-    _rule("lamb", lamb, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
-    _rule("ralars", ralars, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
-    _rule("lars", lars, _LARS, momentum=0.9, weight_decay=1e-4),
-    _rule("sgd", optax.sgd, _SGD, momentum=0.9, nesterov=True),
+    _rule("lamb", lamb, _ADAM, moves_by_rate=False, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("ralars", ralars, _ADAM, moves_by_rate=False, b1=0.9, b2=0.999, weight_decay=0.01),
+    _rule("lars", lars, _LARS, moves_by_rate=False, momentum=0.9, weight_decay=1e-4),
+    _rule("sgd", optax.sgd, _SGD, moves_by_rate=False, momentum=0.9, nesterov=True),
 ]
-RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}
+
+
+class _Format(NamedTuple):
+    """How a rule's parameters and state are stored.
+
+    Attributes:
+      description: what that makes of a rule, by the rule's name.
+      wrap: `transformation -> transformation`.
+      params_dtype: of the parameters; None leaves them in float32.
+    """
+
+    description: str
+    wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation]
+    params_dtype: Any = None
+
+
+_FORMATS = {
+    "bf16": _Format("{}", lambda rule: rule, jnp.bfloat16),
+    "stochastic": _Format(
+        "optax.chain({}, precision.round_stochastically(jax.random.key(0)))",
+        lambda rule: optax.chain(rule, round_stochastically(jax.random.key(0))),
+        jnp.bfloat16,
+    ),
+    "master": _Format(
+        "precision.with_master_weights({}, correction_bits=8)",
+        lambda rule: with_master_weights(rule, correction_bits=8),
+        jnp.bfloat16,
+    ),
+    "int8": _Format(
+        "precision.with_quantized_state({}, min_size=0)",
+        lambda rule: with_quantized_state(rule, min_size=0),
+    ),
+    "small": _Format(
+        "precision.with_master_weights(precision.with_quantized_state({}, min_size=0), "
+        "correction_bits=8)",
+        lambda rule: with_master_weights(with_quantized_state(rule, min_size=0), correction_bits=8),
+        jnp.bfloat16,
+    ),
+    "int4": _Format(
+        "precision.with_quantized_state({}, bits=4, min_size=0), experimental",
+        lambda rule: with_quantized_state(rule, bits=4, min_size=0),
+    ),
+}
+
+
+def _in_format(rule: Rule, name: str, stored: _Format) -> Rule:
+    """The rule with its parameters and state stored in a format."""
+    return dataclasses.replace(
+        rule,
+        name=f"{rule.name}_{name}",
+        description=stored.description.format(rule.name)
+        + (", bfloat16 parameters" if stored.params_dtype == jnp.bfloat16 else ""),
+        make=lambda schedule, peak: stored.wrap(rule.make(schedule, peak)),
+        params_dtype=stored.params_dtype,
+    )
+
+
+IN_FLOAT32: dict[str, Rule] = {rule.name: rule for rule in _RULES}
+IN_FEWER_BYTES: dict[str, Rule] = {
+    f"{rule}_{name}": _in_format(IN_FLOAT32[rule], name, stored)
+    for rule in ("lion", "adamw")
+    for name, stored in _FORMATS.items()
+}
+RULES: dict[str, Rule] = IN_FLOAT32 | IN_FEWER_BYTES

@@ -13,6 +13,7 @@ import scipy.stats
 
 from lion_jax.lab.rules import Rule
 from lion_jax.lab.tasks import Task
+from lion_jax.precision.audit import audit_dead_steps
 
 SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
     "cosine": lambda steps: optax.warmup_cosine_decay_schedule(
@@ -32,12 +33,17 @@ class Outcome(NamedTuple):
       diverged: whether a batch's loss was ever not finite, the training loss ended above that of
         the untrained model, or it ended no better than a constant guess (within a thousandth)
         after having doubled.
+      dead_in_bfloat16_at_peak: share of the trained weights that, stored in bfloat16, a change by
+        the peak learning rate would leave as they are.
+      dead_in_bfloat16_at_hundredth: the same for a hundredth of the peak.
     """
 
     train_loss: np.ndarray
     validation_accuracy: np.ndarray
     test_accuracy: np.ndarray
     diverged: np.ndarray
+    dead_in_bfloat16_at_peak: np.ndarray
+    dead_in_bfloat16_at_hundredth: np.ndarray
 
 
 class Timing(NamedTuple):
@@ -97,6 +103,7 @@ def _program(
     on_step: Callable[[int], None],
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """From peak learning rates to outcomes: a vmap over rates and seeds, a scan over steps."""
+    task = task.stored_in(rule.params_dtype)
     guess_loss = scipy.stats.entropy(np.bincount(task.train.y))
     x, y = jnp.asarray(task.train.x), jnp.asarray(task.train.y)
 
@@ -112,7 +119,7 @@ def _program(
         updates, state = transformation(peak).update(gradients, state, params)
         return optax.apply_updates(params, updates), state, jnp.maximum(worst_loss, loss)
 
-    def finish(carry, first_loss):
+    def finish(carry, peak, first_loss):
         params, _, worst_loss = carry
         loss = task.loss(params, x, y)
         exploded = worst_loss > 2 * first_loss
@@ -123,6 +130,8 @@ def _program(
             "diverged": ~jnp.isfinite(worst_loss)
             | ~(loss <= first_loss)
             | (exploded & (loss > 0.999 * guess_loss)),
+            "dead_in_bfloat16_at_peak": _dead_in_bfloat16(params, peak),
+            "dead_in_bfloat16_at_hundredth": _dead_in_bfloat16(params, peak / 100),
         }
 
     def program(peaks):
@@ -138,13 +147,21 @@ def _program(
 
         carry = start_all(peaks, params)
         carry, _ = jax.lax.scan(scanned, carry, jnp.arange(steps))
-        return finish_all(carry, first_losses)
+        # Rate by rate: what a model makes of all examples for all runs at once might not fit.
+        return jax.lax.map(lambda run: finish_seeds(run[0], run[1], first_losses), (carry, peaks))
 
     # Axis 0 is the learning rate and axis 1 the seed; None where an argument has no such axis.
     start_all = jax.vmap(jax.vmap(start, (None, 0)), (0, None))
     step_all = jax.vmap(jax.vmap(step, (0, None, 0)), (0, 0, None))
-    finish_all = jax.vmap(jax.vmap(finish, (0, 0)), (0, None))
+    finish_seeds = jax.vmap(finish, (0, None, 0))
     return program
+
+
+def _dead_in_bfloat16(params: Any, rate: jax.Array) -> jax.Array:
+    """The share, over all leaves, of weights that a step of a learning rate would not move."""
+    stored = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    shares = jnp.stack(jax.tree.leaves(audit_dead_steps(stored, rate)))
+    return jnp.average(shares, weights=jnp.array([p.size for p in jax.tree.leaves(params)]))
 
 
 def tell(on_step: Callable[[int], None], done: jax.Array, steps: int) -> None:

@@ -170,6 +170,7 @@ def _program(
     on_step: Callable[[int], None],
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """From a peak learning rate to what each recorded step says: a scan in a scan."""
+    task = task.stored_in(rule.params_dtype)
     x, y = jnp.asarray(task.train.x), jnp.asarray(task.train.y)
     shape = SCHEDULES[schedule](steps)
 

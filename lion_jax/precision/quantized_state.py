@@ -99,7 +99,8 @@ def with_quantized_state(
 
     Raises:
       ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range.
-      TypeError: an ``inner`` that is no transformation; another argument that is no integer.
+      TypeError: an ``inner`` that is no transformation; another argument that is no integer; at
+        ``init``, ``optax.sm3`` within.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -129,8 +130,10 @@ def with_quantized_state(
     store = _Store(inner, bits, group_size, min_size)
 
     def init_fn(params):
+        state = inner.init(params)
+        _check_names(state)
         # XLA would compute the integers of constant moments while it compiles, for minutes.
-        state = jax.tree.map(_as_another, inner.init(params))
+        state = jax.tree.map(_as_another, state)
         count = jnp.zeros((), jnp.int32)
         return QuantizedState(count, store.write(state, state, threshold(count)))
 
@@ -221,6 +224,15 @@ class _Moment:
 
     def __init__(self, tree: Any):
         self.tree = tree
+
+
+def _check_names(state: Any) -> None:
+    """Refuses the one state whose `nu` is a momentum, and would lose its signs."""
+    if optax.tree_utils.tree_get_all_with_path(state, "ScaleBySM3State"):
+        raise TypeError(
+            "inner must not be optax.sm3, whose state is small as it is; its momentum, called nu, "
+            "would be taken for a second moment. Try it without with_quantized_state."
+        )
 
 
 def _axis(shape: tuple[int, ...]) -> int:

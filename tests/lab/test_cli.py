@@ -21,12 +21,21 @@ def test_compare_prints_a_table_and_writes_picture_and_records(tmp_path, capsys)
     captured = capsys.readouterr()
     for word in ("best", "accuracy", "good lr", "B/param", "seconds", "diverged", "lion", "sgd"):
         assert word in captured.out
+    assert captured.out.count("trained weights") == 1
     assert "lion: compiling" in captured.err
     assert sorted(p.name for p in output.iterdir()) == ["accuracy.png", "records.csv"]
     assert (output / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((output / "records.csv").read_text().splitlines()))
     assert len(rows) == 2 * 2 * 2
     assert {"rule", "learning_rate", "seed", "test_accuracy", "diverged"} <= set(rows[0])
+
+
+def test_the_command_line_compares_against_a_rule(tmp_path, capsys):
+    rules = ["--rules", "lion,lion_bf16", "--against", "lion", "--records", "json"]
+    assert cli.main(["compare", *QUICK, *rules, "--output", str(tmp_path)]) == 0
+    assert "minus" in capsys.readouterr().out
+    document = json.loads((tmp_path / "records.json").read_text())
+    assert [found["compared_to"] for found in document["summary"]] == ["lion", "lion"]
 
 
 def test_json_records_carry_summary_settings_and_versions(tmp_path):
@@ -55,6 +64,7 @@ def test_without_a_command_it_helps(capsys):
     ("arguments", "message"),
     [
         (["compare", "--rules", "lyon"], "did you mean 'lion'? Possible: lion, "),
+        (["compare", "--against", "lyon"], "unknown rule to compare against 'lyon'; did you mean"),
         (["compare", "--task", "mnist"], "unknown task 'mnist'. Possible: digits"),
         (["compare", "--steps", "0"], "must be a whole number of at least 1; got '0'"),
         (["compare", "--steps", "many"], "must be a whole number of at least 1; got 'many'"),

@@ -23,14 +23,15 @@ def small(task):
     return lab.compare(task, ["lion", "adamw"], **SMALL)
 
 
-def result(validation, test, rates=(1e-3, 1e-2, 1e-1), name="lion", diverged=None):
+def result(validation, test, rates=(1e-3, 1e-2, 1e-1), name="lion", diverged=None, dead=(0.0, 0.0)):
     """A result with made-up accuracies of shape (learning rates, seeds)."""
     validation, test = np.asarray(validation, float), np.asarray(test, float)
+    dead = [np.broadcast_to(share, test.shape) for share in dead]
     diverged = np.zeros(test.shape, bool) if diverged is None else np.asarray(diverged)
     return comparing.Result(
         dataclasses.replace(RULES["lion"], name=name),
         np.asarray(rates),
-        training.Outcome(np.zeros_like(test), validation, test, diverged),
+        training.Outcome(np.zeros_like(test), validation, test, diverged, *dead),
         training.Timing(1.0, 2.0),
         4.0,
     )
@@ -58,13 +59,14 @@ def test_answers_that_are_not_finite_are_wrong(task):
     assert task.accuracy(params, task.test) == 0.0
 
 
-@pytest.mark.parametrize("name", ["lion", "lookahead_lion", "sgd"])
+@pytest.mark.parametrize("name", ["lion", "lookahead_lion", "sgd", "lion_bf16", "lion_stochastic"])
 def test_one_program_equals_a_plain_loop(task, name):
     """Every run of the compiled sweep, again, alone and step by step."""
     rule, rates = RULES[name], np.array([1e-2, 1e-1])
     outcome, _ = training.train(
         task, rule, rates, steps=5, seeds=2, batch_size=50, schedule="cosine", on_step=print
     )
+    task = task.stored_in(rule.params_dtype)
     shape = training.SCHEDULES["cosine"](5)
     for i, rate in enumerate(rates):
         for seed in range(2):
@@ -215,7 +217,7 @@ def test_a_bounded_explosion_counts_as_diverged(task):
 
 
 def test_state_is_counted_in_bytes_per_parameter():
-    sizes = {name: comparing._state_bytes(digits(), rule) for name, rule in RULES.items()}
+    sizes = {name: comparing._stored_bytes(digits(), rule)[0] for name, rule in RULES.items()}
     assert sizes["lion"] == pytest.approx(4, abs=0.01)
     assert sizes["decoupled_lion"] == pytest.approx(4, abs=0.01)
     assert sizes["lookahead_lion"] == pytest.approx(8, abs=0.01)
@@ -254,6 +256,44 @@ def test_the_verdict_says_who_loses_and_whether_that_may_be_chance(task):
     assert lines[2].startswith("lion is 0.0533 behind (95% interval +0.0390 to +0.0677")
     assert "chance" not in lines[2]
     assert "smallest or largest tried" in lines[3]
+
+
+def test_dead_weights_are_those_of_the_trained_ones_in_bfloat16(task):
+    """Weights that a rule puts where the spacing of bfloat16 is known."""
+
+    def to_one(schedule, peak):
+        return optax.stateless(lambda _, params: jax.tree.map(lambda p: 1 - p, params))
+
+    half = 2.0**-9  # half of the spacing below 1
+    rates = (0.9 * half, 1.1 * half)
+    (found,) = lab.compare(task, [Rule("to_one", "", to_one, rates)], **SMALL).results
+    np.testing.assert_array_equal(found.outcome.dead_in_bfloat16_at_peak, [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(found.outcome.dead_in_bfloat16_at_hundredth, np.ones((2, 2)))
+
+
+def test_records_and_summary_have_the_dead_weights(small):
+    assert all(0 <= record["dead_in_bfloat16_at_peak"] <= 1 for record in small.records())
+    for found, summary in zip(small.results, small.summary(), strict=True):
+        chosen = [r for r in small.records() if r["is_chosen"] and r["rule"] == found.rule.name]
+        for name in ("dead_in_bfloat16_at_peak", "dead_in_bfloat16_at_hundredth"):
+            assert summary[name] == pytest.approx(np.mean([record[name] for record in chosen]))
+
+
+def test_dead_weights_are_told_of_rules_that_move_by_the_learning_rate(task):
+    best_in_the_middle = [[0.5, 0.5], [0.9, 0.9], [0.5, 0.5]]
+    dead = ([[1.0, 1.0], [0.1, 0.3], [0.0, 0.0]], 0.876)
+    lion = result(best_in_the_middle, best_in_the_middle, dead=dead)
+    sgd = result([[0.8, 0.8]] * 3, [[0.8, 0.8]] * 3)
+    sgd = dataclasses.replace(sgd, rule=RULES["sgd"])
+    (line,) = report.dead_steps(comparison_of(task, sgd, lion))
+    assert line.endswith("would not move 20% (88%) of lion's trained weights.")
+    assert report.dead_steps(comparison_of(task, sgd)) == []
+    assert [name for name, rule in RULES.items() if not rule.moves_by_rate] == [
+        "lamb",
+        "ralars",
+        "lars",
+        "sgd",
+    ]
 
 
 def test_one_seed_claims_nothing(task):
@@ -349,6 +389,77 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
 def test_impossible_requests_say_what_is_possible(arguments, message):
     with pytest.raises(lab.RequestError, match=message):
         lab.compare(**arguments)
+
+
+@pytest.fixture(scope="module")
+def against(task):
+    return lab.compare(task, ["lion", "lion_bf16", "adamw"], against="lion", **SMALL)
+
+
+def test_differences_are_to_the_rule_asked_for(against):
+    lion, bf16, _ = against.results
+    differences = bf16.test_accuracies - lion.test_accuracies
+    mean, low, high = against.difference(bf16)
+    assert mean == pytest.approx(differences.mean())
+    np.testing.assert_allclose(high - low, 2 * comparing.half_interval(differences))
+    assert against.difference(lion) == (0.0, 0.0, 0.0)
+    summary = against.summary()[1]
+    assert summary["compared_to"] == "lion"
+    assert summary["difference"] == mean
+    assert summary["weight_bytes_per_parameter"] == 2.0
+
+
+def test_by_default_differences_are_to_the_best(task):
+    low, high = result([[0.9] * 2] * 3, [[0.5] * 2] * 3), result([[0.9] * 2] * 3, [[0.6] * 2] * 3)
+    compared = comparison_of(task, low, high)
+    assert compared.baseline is high
+    assert compared.difference(low).mean == pytest.approx(-0.1)
+
+
+def test_the_verdict_says_who_is_ahead_of_the_rule_asked_for_and_who_behind(task):
+    lion = result([[0.9] * 3] * 3, [[0.90, 0.91, 0.92]] * 3)
+    better = result([[0.9] * 3] * 3, [[0.95, 0.96, 0.98]] * 3, name="better")
+    worse = result([[0.9] * 3] * 3, [[0.89, 0.91, 0.91]] * 3, name="worse")
+    compared = comparing.Comparison(task, {"seeds": 3}, (worse, lion, better), "lion")
+    assert report.verdict(compared)[:3] == [
+        "lion has a test accuracy of 0.9100 ± 0.0058.",
+        "better is 0.0533 ahead (95% interval +0.0390 to +0.0677, paired by seed).",
+        "worse is 0.0067 behind (95% interval -0.0077 to +0.0210, paired by seed), "
+        "which could be chance.",
+    ]
+
+
+def test_the_table_says_differences_in_a_narrow_terminal(task):
+    lion = result([[0.9] * 2] * 3, [[0.90, 0.92]] * 3)
+    other = result([[0.9] * 2] * 3, [[0.89, 0.90]] * 3, name="adamw_stochastic")
+    settings = {"steps": 7, "seeds": 2, "batch_size": 400, "schedule": "cosine"}
+    compared = comparing.Comparison(task, settings, (lion, other), "lion")
+    text = rendered(report.table(compared), width=80)
+    assert "-0.0150 ± 0.0635" in text  # of 12.7 standard errors of 0.005
+    assert "minus" in text
+    assert "4+4.00" in text
+    assert "…" not in text
+
+
+def test_a_single_seed_has_a_difference_without_an_interval(task):
+    one = result([[0.9]] * 3, [[0.90]] * 3), result([[0.9]] * 3, [[0.89]] * 3, name="other")
+    settings = {"steps": 7, "seeds": 1, "batch_size": 400, "schedule": "cosine"}
+    compared = comparing.Comparison(task, settings, one, "lion")
+    assert "-0.0100 ± ?" in rendered(report.table(compared))
+
+
+@pytest.mark.parametrize(
+    ("against", "message"),
+    [
+        ("lyon", "unknown rule to compare against 'lyon'; did you mean 'lion'?"),
+        ("sgd", "unknown rule to compare against 'sgd'. Possible: lion, adamw"),
+        (3, "unknown rule to compare against 3. Possible: lion, adamw"),
+    ],
+)
+def test_against_must_be_one_of_the_rules(against, message, task):
+    with pytest.raises(lab.RequestError) as error:
+        lab.compare(task, ["lion", "adamw"], against=against)
+    assert message in str(error.value)
 
 
 @pytest.mark.slow
