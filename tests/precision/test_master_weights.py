@@ -42,12 +42,12 @@ def grain_by_hand(stored, dtype, bits):
 def test_equals_the_equation(dtype, bits):
     rng = np.random.default_rng(0)
     params = jnp.asarray(rng.standard_normal(500) * 10 ** rng.uniform(-3, 1, 500), dtype)
-    gradients = [rng.standard_normal(500).astype(np.float32) for _ in range(6)]
-    tx = with_master_weights(optax.sgd(1e-3), correction_bits=bits)
+    gradients = [1e-3 * rng.standard_normal(500).astype(np.float32) for _ in range(6)]
+    tx = with_master_weights(optax.sgd(1.0), correction_bits=bits)
     actual = walk(tx, params, [jnp.asarray(g) for g in gradients])
     master = np.asarray(params, np.float64)
     for t, (gradient, (stored, joined)) in enumerate(zip(gradients, actual, strict=True), start=1):
-        goal = master.astype(np.float32) + np.float32(-1e-3) * gradient
+        goal = master.astype(np.float32) - gradient
         expected = np.asarray(jnp.asarray(goal).astype(dtype), np.float64)
         grain = grain_by_hand(expected, dtype, bits)
         share, below = np.modf((goal - expected) / grain + 2.0**20)
