@@ -10,7 +10,7 @@ _LARGEST = 126  # exponents e with 2^e and 2^-e both normal float32
 
 
 class Code(NamedTuple):
-    r"""How numbers of a group with shared exponent e, all below :math:`2^e`, become integers.
+    r"""How numbers of a group with shared exponent e, at most :math:`2^e`, become integers.
 
     .. math::
 
@@ -19,19 +19,23 @@ class Code(NamedTuple):
 
     This is the mu-law of telephony with mu = 3 on a root: near the largest entry steps of some 2%,
     and 5% a hundred times below. q is rounded up or down, by the share of the way between the two
-    numbers that it may become, and never to 0 unless x is 0: no sign and no divisor gets lost.
-    A signed number is stored as its sign times q, another as :math:`q - L / 2`; the integer below
-    all of these is NaN. Infinities become the largest number.
+    numbers that it may become. A signed number is stored as its sign times q, another as q less the
+    largest integer; the integer below all of these is NaN. A number that is never negative and
+    overflowed stays infinite, with an integer of its own; an infinity with a sign becomes the
+    largest number.
 
     Attributes:
       bits: of the integer, 8 or 4.
       root: r, 2 for numbers and 4 for squares, so that both span the same gradients.
-      is_signed: whether there are negative numbers; if not, L is twice as large.
+      is_signed: whether there are negative numbers; if not, L is nearly twice as large.
+      may_vanish: whether what is not 0 may become 0. A divisor must not, nor a number of which only
+        the sign counts; a numerator must, or it outlives its divisor.
     """
 
     bits: int
     root: int
     is_signed: bool
+    may_vanish: bool
 
     @property
     def dtype(self) -> Any:
@@ -46,7 +50,7 @@ class Code(NamedTuple):
     @property
     def levels(self) -> int:
         """L: magnitudes besides 0."""
-        return self.largest if self.is_signed else 2 * self.largest
+        return self.largest if self.is_signed else 2 * self.largest - 1
 
     def compress(self, z: jax.Array) -> jax.Array:
         """The real number L y of z in [0, 1]."""
@@ -60,14 +64,15 @@ class Code(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def shared_exponents(x: jax.Array, axis: int, group_size: int) -> jax.Array:
-    """For each group along an axis the least e with all finite entries below 2^e in size, int8.
+    """For each group along an axis the least e with all finite entries at most 2^e in size, int8.
 
     Entries above 2^126 count as that large, those below 2^-126 as that small. The last group may be
     smaller than the others.
     """
-    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
-    biased = (bits >> 23) & 0xFF
-    exponents = jnp.clip(jnp.where(biased == 0xFF, 0, biased) - 126, -_LARGEST, _LARGEST)
+    bits = jax.lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
+    exponents = ((bits - 1) >> 23) - 126  # of the next smaller number: 2^e belongs to e
+    is_finite = bits < 0x7F800000
+    exponents = jnp.where(is_finite, jnp.clip(exponents, -_LARGEST, _LARGEST), -_LARGEST)
     rest = -x.shape[axis] % group_size
     # XLA:TPU fuses this into what makes x in few shapes only if it is wider or narrower; what it
     # pads it writes out, a byte per entry.
@@ -91,8 +96,11 @@ def encode(
     below = jnp.clip(jnp.floor(code.compress(z)), 0, code.levels - 1)
     z_below, z_above = code.expand(below), code.expand(below + 1)
     is_above = z - z_below >= threshold * (z_above - z_below)
-    q = jnp.maximum(below + is_above, x != 0)
-    q = jnp.sign(x) * q if code.is_signed else q - code.largest
+    q = below + is_above if code.may_vanish else jnp.maximum(below + is_above, x != 0)
+    if code.is_signed:
+        q = jnp.sign(x) * q
+    else:
+        q = jnp.where(jnp.isinf(x), code.levels + 1, q) - code.largest
     return jnp.where(jnp.isnan(x), -code.largest - 1, q).astype(code.dtype)
 
 
@@ -104,7 +112,8 @@ def decode(
     integers = integers.astype(jnp.float32)
     q = jnp.abs(integers) if code.is_signed else integers + code.largest
     scale = _power_of_two(_spread(exponents, integers.shape, axis, group_size))
-    x = code.expand(q) * scale * (jnp.sign(integers) if code.is_signed else 1)
+    x = code.expand(q) * scale
+    x = jnp.sign(integers) * x if code.is_signed else jnp.where(q > code.levels, jnp.inf, x)
     return jnp.where(integers < -code.largest, jnp.nan, x)
 
 

@@ -8,9 +8,10 @@ _GOLDEN = np.uint32(2654435769)  # the golden ratio's fractional part, of 2**32
 
 
 def threshold(count: jax.Array) -> jax.Array:
-    r"""The share of the way to the next number from which step `count` rounds up, in (0, 1].
+    r"""The share of the way to the next number from which step `count` rounds up, in (0, 1).
 
-    It is :math:`1 - (t \phi \bmod 1)` with the golden ratio :math:`\phi`. Rounding to the nearest
+    It is :math:`1 - (t \phi \bmod 1)` with the golden ratio :math:`\phi`, in the middle of its
+    4096th: what is a number already, but for a rounding error, stays one. Rounding to the nearest
     ignores every change of less than half a step, however often it comes. Against a threshold that
     visits all shares evenly, a change of a tenth of a step goes up at every tenth step: what comes
     again and again is counted in full, and the error of many steps stays below that of two. Random
@@ -22,7 +23,7 @@ def threshold(count: jax.Array) -> jax.Array:
       <https://doi.org/10.1007/BF01475864>`_, 1916.
     """
     walk = count.astype(jnp.uint32) * _GOLDEN
-    return 1 - (walk >> 8).astype(jnp.float32) * 2.0**-24
+    return 1 - ((walk >> 20).astype(jnp.float32) + 0.5) * 2.0**-12
 
 
 def round_at(x: jax.Array, threshold: jax.Array | float) -> jax.Array:

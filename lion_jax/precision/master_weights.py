@@ -104,7 +104,7 @@ def with_master_weights(
         _check_narrow(params)
         correction, count, inner_state = state
         master = jax.tree.map(_join, params, correction)
-        updates = jax.tree.map(lambda g: g.astype(jnp.float32), updates)
+        updates = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), updates)
         steps, inner_state = update(inner, updates, inner_state, master, **extra_args)
         goals = map_present(jnp.add, steps, master)
         landed = map_present(_round_like, goals, params)
@@ -132,6 +132,7 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
 
     Returns:
       A tree like the parameters, float32: to save, to evaluate, to go on without this combinator.
+      Parameters that ``optax.masked`` or ``optax.partition`` kept from it are merely widened.
 
     Raises:
       ValueError: none in the state, or several.
@@ -146,7 +147,9 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
       >>> print(params, f"{master_params(params, state)[0]:.6f}")
       [1] 0.999000
     """
-    return jax.tree.map(_join, params, _correction(state))
+    correction = _correction(state)
+    _check_like("params", params, correction, "the parameters that belong to this state")
+    return jax.tree.map(_join_if_narrow, correction, params, is_leaf=_is_masked)
 
 
 def set_master_params(
@@ -178,12 +181,18 @@ def set_master_params(
       >>> print(params["kernel"], [f"{w:.5f}" for w in master_params(params, state)["kernel"]])
       [0.100098 0.200195] ['0.10000', '0.20000']
     """
-    _check_like(master, params)
     correction = _correction(state)
-    master = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), master)
-    correct = functools.partial(_correct, threshold=0.5)
-    correction = jax.tree.map(correct, correction, master, params)
-    stored = jax.tree.map(lambda w, p: _round_like(w, p).astype(p.dtype), master, params)
+    _check_like("master", master, params, "the checkpoint of this model")
+    _check_like("params", params, correction, "the parameters that belong to this state")
+
+    def correct(c, w, p):
+        return c if _is_masked(c) else _correct(c, jnp.asarray(w, jnp.float32), p, threshold=0.5)
+
+    def store(c, w, p):
+        return jnp.asarray(w, p.dtype) if _is_masked(c) else _stored(w, p)
+
+    stored = jax.tree.map(store, correction, master, params, is_leaf=_is_masked)
+    correction = jax.tree.map(correct, correction, master, params, is_leaf=_is_masked)
     return stored, optax.tree_utils.tree_set(state, _is_ours, correction=correction)
 
 
@@ -197,9 +206,19 @@ def _is_ours(path: Any, _: Any) -> bool:
 
 @jax.jit
 def _join(p: jax.Array, correction: jax.Array) -> jax.Array:
-    """The master weight, exactly: 8 or 11 bits and the next 8 or 16."""
+    """The master weight: 8 or 11 bits and the next 8 or 16."""
     stored = p.astype(jnp.float32)
     return stored + correction.astype(jnp.float32) * _grain(stored, p.dtype, correction.dtype)
+
+
+def _join_if_narrow(correction: Any, p: jax.Array) -> jax.Array:
+    return jnp.asarray(p, jnp.float32) if _is_masked(correction) else _join(p, correction)
+
+
+@jax.jit
+def _stored(w: jax.Array, p: jax.Array) -> jax.Array:
+    """A weight as it is stored."""
+    return round_to(jnp.asarray(w, jnp.float32), p.dtype).astype(p.dtype)
 
 
 @jax.jit
@@ -237,17 +256,29 @@ def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
     return power * (float(half_distance) / 2.0 ** (jnp.iinfo(correction_dtype).bits - 1))
 
 
-def _check_like(master: Any, params: Any) -> None:
-    """Refuses weights of other shapes than the parameters, naming the first by its path."""
-
-    def check(path, w, p):
-        if jnp.shape(w) != jnp.shape(p):
+def _check_like(name: str, tree: Any, like: Any, remedy: str) -> None:
+    """Refuses a tree of another structure or other shapes, naming the first leaf by its path."""
+    likes = dict(jax.tree_util.tree_leaves_with_path(like, is_leaf=_is_masked))
+    leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
+    for path in [*likes, *leaves]:
+        theirs = likes.get(path, "no leaf")
+        if _is_masked(theirs):
+            continue
+        got, expected = _shape(leaves.get(path, "no leaf")), _shape(theirs)
+        if got != expected:
             raise ValueError(
-                f"master must have the shapes of params; got {jnp.shape(w)} for {jnp.shape(p)} at "
-                f"{jax.tree_util.keystr(path) or 'the root'}. Try the checkpoint of this model."
+                f"{name} must have the leaves and shapes of the weights; got {got} for {expected} "
+                f"at {jax.tree_util.keystr(path) or 'the root'}. Try {remedy}."
             )
 
-    jax.tree_util.tree_map_with_path(check, master, params)
+
+def _shape(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, str) else jnp.shape(leaf)
+
+
+def _is_masked(x: Any) -> bool:
+    """Whether this is a parameter that optax.masked or optax.partition keeps from us."""
+    return isinstance(x, optax.MaskedNode)
 
 
 def _widened(p: Any) -> Any:

@@ -1,5 +1,6 @@
 """Moments in 8 bits."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,14 +8,24 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_number_of, check_positive_integer, check_transformation
+from lion_jax._dtypes import at_least_float32, cast
 from lion_jax.combinators._inner import update
 from lion_jax.precision._codes import Code, decode, encode, shared_exponents
 from lion_jax.precision._thresholds import threshold
 
-SQUARES = frozenset({"nu", "nu_max", "n", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"})
-"""Fields of states that hold second moments: never negative, and square gradients."""
-KEPT = frozenset({"slow_params", "average", "gradient_sum", "acc_grads", "ema", "params", "z"})
-"""Fields of states that hold weights or sums: each of their digits counts."""
+# Second moments: never negative, and square gradients. In the states of these types nu is none.
+_SQUARES = frozenset({"nu", "nu_max", "n", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"})
+_SIGNED_NU = ("ScaleBySM3State", "SophiaState")
+# Weights, sums and statistics, of which each digit counts.
+_KEPT = frozenset(
+    {
+        *("slow_params", "average", "gradient_sum", "acc_grads", "grad_acc", "grad_sum"),
+        *("update_mean", "update_spread", "update_min", "update_max", "step_sizes", "projector"),
+        *("params", "params0", "init_params", "init_particles", "cache", "x0", "z"),
+        *("cumulative_gradients", "grad_sum_sq", "reward", "s", "subgradients"),
+        *("diff_params_memory", "diff_updates_memory"),
+    }
+)
 _LEAST_AXIS = 8
 
 
@@ -55,20 +66,23 @@ def with_quantized_state(
     r"""Stores the moments of any optimizer in 8 bits, and computes with them in float32.
 
     Every leaf of the inner state that is shaped like a parameter is kept as an integer per entry
-    and a shared exponent e per group: :math:`2^e` is the least power of two above all entries
-    :math:`x` of the group, and with :math:`z = |x| / 2^e`
+    and a shared exponent e per group: :math:`2^e` is the least power of two that no entry
+    :math:`x` of the group exceeds, and with :math:`z = |x| / 2^e`
 
     .. math::
 
       q = L \, \tfrac12 \log_2 \left(1 + 3 z^{1/r}\right), \qquad
       |x| = 2^e \left(\frac{4^{q / L} - 1}{3}\right)^r
 
-    with L = 127 and r = 2 for first moments, stored with their sign, and L = 254 and r = 4 for
-    second moments, which are squares. Neither is ever rounded to 0 unless it is 0: no sign is lost,
-    and nothing is divided by 0 that was not before. Which integer, the one below or above, depends
-    on the share of the way between the two numbers that they mean, and on a threshold that walks
-    from step to step (a Weyl sequence): a moment that changes by a thousandth per step, as a second
-    moment does with b2 = 0.999, would stay for ever where it is if rounded to the nearest.
+    with L = 127 and r = 2 for first moments, stored with their sign, and L = 253 and r = 4 for
+    second moments, which are squares. These are not rounded to 0 unless they are 0: nothing is
+    divided by 0 that was not before. First moments are not either where there are no second ones,
+    since Lion reads their signs only; beside second ones they may be.
+
+    Which integer, the one below or above, depends on the share of the way between the two numbers
+    that they mean, and on a threshold that walks from step to step (a Weyl sequence): a moment that
+    changes by a thousandth per step, as a second moment does with b2 = 0.999, would stay for ever
+    where it is if rounded to the nearest.
 
     The integers have the parameter's shape. The exponents have its rank; along one axis they have
     an entry per group. So a parameter's ``PartitionSpec`` is right for both, as
@@ -76,8 +90,8 @@ def with_quantized_state(
     of a shard along that axis is a multiple of ``group_size``.
 
     Weights and sums in the inner state, such as the slow weights of a lookahead or accumulated
-    gradients, stay as they are. Put such combinators outside, and what keeps the parameters in
-    16 bits, :func:`with_master_weights`, as well.
+    gradients, stay as they are; but put such combinators outside, and what keeps the parameters in
+    16 bits, :func:`with_master_weights`, or skips steps, as well.
 
     Args:
       inner: the transformation whose state is to be stored.
@@ -93,9 +107,12 @@ def with_quantized_state(
 
     Returns:
       The inner transformation with the same updates, but for what the integers lose. Its state is a
-      :class:`QuantizedState`. Moments are given to it in float32 (float64 as well; what is neither,
-      such as a complex moment, stays as it is). An infinity becomes the largest number of its
-      group's range, 2^e; NaN stays NaN, in its entry alone.
+      :class:`QuantizedState`. Moments and gradients are given to it in float32, or wider; moments
+      that are no real numbers stay as they are. An infinite first moment becomes the largest number
+      of its group, an infinite second moment stays infinite, NaN stays NaN, each in its entry
+      alone. A finite entry that is larger than its neighbours by ten orders of magnitude rounds
+      their first moments to 0 until it has decayed. Each update asks the inner one twice, for the
+      exponents and for the integers, which costs a TPU less traffic than to keep the moments.
 
     Raises:
       ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range.
@@ -131,7 +148,6 @@ def with_quantized_state(
 
     def init_fn(params):
         state = inner.init(params)
-        _check_names(state)
         # XLA would compute the integers of constant moments while it compiles, for minutes.
         state = jax.tree.map(_as_another, state)
         count = jnp.zeros((), jnp.int32)
@@ -140,9 +156,12 @@ def with_quantized_state(
     def update_fn(updates, state, params=None, **extra_args):
         count, stored = state
         # Twice: XLA:TPU would write out a moment that both the exponents and the integers read.
+        likes = _updates_of(inner, updates, params, **extra_args)
+        updates = jax.tree.map(_widen, updates)
         _, ahead = update(inner, updates, store.read(stored), params, **extra_args)
         stored = jax.tree.map(_as_another, stored)
         updates, new = update(inner, updates, store.read(stored), params, **extra_args)
+        updates = jax.tree.map(lambda u, like: cast(u, like.dtype), updates, likes)
         count = jnp.asarray(optax.safe_increment(count))
         return updates, QuantizedState(count, store.write(new, ahead, threshold(count)))
 
@@ -159,11 +178,12 @@ class _Store(NamedTuple):
 
     def write(self, state: Any, ahead: Any, threshold: jax.Array) -> Any:
         """A state with its moments as integers; the exponents are those of `ahead`, an equal."""
+        squares = _squares(state)
 
         def quantize(path, moment, ahead):
             if not isinstance(moment, _Moment):
                 return moment
-            code = self._code(path)
+            code = self._code(path, squares)
             if code is None:
                 return moment.tree
             exponents = jax.tree.map(self._exponents, ahead.tree)
@@ -182,11 +202,12 @@ class _Store(NamedTuple):
 
     def read(self, state: Any) -> Any:
         """The state whose moments are stored in this one."""
+        squares = _squares(state)
 
         def dequantize(path, moment):
             if not isinstance(moment, Quantized):
                 return moment
-            code = self._code(path)
+            code = self._code(path, squares)
             return jax.tree.map(
                 lambda q, e: (
                     q if e.dtype == bool else decode(code, q, e, _axis(q.shape), self.group_size)
@@ -199,12 +220,14 @@ class _Store(NamedTuple):
             dequantize, state, is_leaf=lambda x: isinstance(x, Quantized)
         )
 
-    def _code(self, path: Any) -> Code | None:
+    def _code(self, path: Any, squares: "_Squares") -> Code | None:
         """How the moment at a path is stored; None as it is."""
         name = str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
-        if name in KEPT:
+        if name in _KEPT:
             return None
-        return Code(self.bits, 4, False) if name in SQUARES else Code(self.bits, 2, True)
+        if name in squares.names:
+            return Code(self.bits, root=4, is_signed=False, may_vanish=False)
+        return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
     def _exponents(self, x: jax.Array) -> jax.Array:
         if self._is_large(x):
@@ -219,6 +242,19 @@ class _Store(NamedTuple):
         return optax.tree_utils.tree_map_params(self.inner, _Moment, state, is_leaf=lambda _: True)
 
 
+class _Squares(NamedTuple):
+    """Which fields of a state hold second moments, and whether it has any."""
+
+    names: frozenset[str]
+    are_there: bool
+
+
+def _squares(state: Any) -> _Squares:
+    find = functools.partial(optax.tree_utils.tree_get_all_with_path, state)
+    names = _SQUARES - {"nu"} if any(map(find, _SIGNED_NU)) else _SQUARES
+    return _Squares(names, any(map(find, names)))
+
+
 class _Moment:
     """A tree like the parameters, as a leaf."""
 
@@ -226,13 +262,18 @@ class _Moment:
         self.tree = tree
 
 
-def _check_names(state: Any) -> None:
-    """Refuses the one state whose `nu` is a momentum, and would lose its signs."""
-    if optax.tree_utils.tree_get_all_with_path(state, "ScaleBySM3State"):
-        raise TypeError(
-            "inner must not be optax.sm3, whose state is small as it is; its momentum, called nu, "
-            "would be taken for a second moment. Try it without with_quantized_state."
-        )
+def _updates_of(inner: Any, updates: Any, params: Any, **extra_args: Any) -> Any:
+    """The dtypes of the updates that the inner transformation gives by itself."""
+
+    def alone(updates, params):
+        state = inner.init(updates if params is None else params)
+        return update(inner, updates, state, params, **extra_args)[0]
+
+    return jax.eval_shape(alone, updates, params)
+
+
+def _widen(g: Any) -> jax.Array:
+    return jnp.asarray(g, at_least_float32(g))
 
 
 def _axis(shape: tuple[int, ...]) -> int:

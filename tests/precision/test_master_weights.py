@@ -216,7 +216,25 @@ def test_what_is_missing_or_does_not_fit_is_named():
         tx.update(params, state)
     with pytest.raises(ValueError, match=r"one with_master_weights; found 0"):
         master_params(params, lion_jax.lion(1e-3).init(params))
-    with pytest.raises(ValueError, match=r"^master must have .*\(3,\) for \(2,\) at \['a'\].*Try"):
+    with pytest.raises(ValueError, match=r"^master must have .*\(3,\) for \(2,\) at \['a'\]. Try"):
         set_master_params({"a": jnp.ones(3)}, params, state)
+    with pytest.raises(ValueError, match=r"^params must .*no leaf for \(2,\) at \['a'\]. Try"):
+        master_params({"b": params["a"]}, state)
+    with pytest.raises(ValueError, match=r"^params must .*\(3,\) for \(2,\) at \['a'\]. Try"):
+        master_params({"a": jnp.ones(3)}, state)
     with pytest.raises(TypeError, match=r"^inner must be an optax\.GradientTransformation"):
         with_master_weights(optax.sgd)
+
+
+def test_parameters_that_stay_wide_can_be_partitioned_off():
+    params = {"kernel": jnp.ones(2, jnp.bfloat16), "scale": jnp.full(3, 1 / 3)}
+    tx = optax.partition(
+        {"narrow": with_master_weights(optax.sgd(1e-3)), "wide": optax.sgd(1e-3)},
+        {"kernel": "narrow", "scale": "wide"},
+    )
+    params, state = run(tx, params, [jax.tree.map(jnp.ones_like, params)] * 3)
+    master = master_params(params, state)
+    chex.assert_trees_all_equal(master["scale"], params["scale"])
+    np.testing.assert_allclose(master["kernel"], 0.997, rtol=1e-5)
+    stored, loaded = set_master_params(master, params, state)
+    chex.assert_trees_all_equal((stored, master_params(stored, loaded)), (params, master))
