@@ -134,6 +134,7 @@ def carry_state(
     is_fresh = first_match(((pattern, True) for pattern in fresh), default=False)(both)
     for link in (*old, *new):
         link.fresh = {key for key, leaf in link.leaves.items() if is_fresh[leaf.path]}
+    _check_stored_alike(old, new)
     _check_same_parameters(old, new)
     sources = match(old, new)
     if not sources and any(leaves_of(old)) and any(leaves_of(new)) and not any(is_fresh.values()):
@@ -146,6 +147,20 @@ def carry_state(
     values = _carry(sources, new)
     state = jax.tree_util.tree_map_with_path(lambda keys, _: values[keys], new_state)
     return state, _report(sources, old, new)
+
+
+def _check_stored_alike(old: list[Link], new: list[Link]) -> None:
+    """Refuses to let step counts go on beside moments that would start anew."""
+    are_codes = [
+        any(leaf.field == "quantization_count" for leaf in leaves_of(links)) for links in (old, new)
+    ]
+    if are_codes[0] != are_codes[1]:
+        words = ["with" if are else "without" for are in are_codes]
+        raise ValueError(
+            "old_state must store its moments as new_transformation does; got one "
+            f"{words[0]} for one {words[1]} with_quantized_state. Try "
+            "new_transformation.init(params), which starts anew."
+        )
 
 
 def _check_same_parameters(old: list[Link], new: list[Link]) -> None:
@@ -280,13 +295,16 @@ def _absent(links: Iterable[Link]) -> set[Names]:
 
 
 def _kind(value: Any) -> tuple[str, tuple[int, ...]]:
-    """What has to agree: a wider or narrower number may be cast, another kind may not."""
-    dtype, kinds = (
-        _dtype(value),
-        {"int": jnp.integer, "float": jnp.floating, "complex": jnp.complexfloating},
-    )
+    """What has to agree: a wider or narrower number may be cast, another kind may not.
+
+    Integers of a parameter are codes, which mean something else at another width.
+    """
+    dtype, shape = _dtype(value), shape_of(value)
+    kinds = {"float": jnp.floating, "complex": jnp.complexfloating}
+    if not shape:
+        kinds["int"] = jnp.integer
     numbers = (name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind))
-    return next(numbers, str(dtype)), shape_of(value)
+    return next(numbers, str(dtype)), shape
 
 
 def _dtype(value: Any) -> Any:

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from trees import run, specs, tree
 
 import lion_jax
-from lion_jax import carry_state, compat, groups, primitives
+from lion_jax import carry_state, compat, groups, precision, primitives
 
 GRADIENTS = [tree(seed=seed) for seed in range(1, 7)]
 SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 10)
@@ -33,7 +33,7 @@ RULES = {
     "torch_sgd": compat.torch.sgd(1e-2, momentum=0.5),
 }
 WRAPPERS = {
-    **COMBINATORS,
+    **{name: wrap for name, wrap in COMBINATORS.items() if name != "with_quantized_state"},
     "clip": lambda tx: optax.chain(primitives.clip_by_global_norm(1e9), tx),
     "multi_steps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
     "masked": lambda tx: optax.masked(tx, lambda params: jax.tree.map(lambda _: True, params)),
@@ -456,7 +456,7 @@ def test_numbers_of_another_kind_are_refused():
         *state[1:],
     )
     with pytest.raises(
-        ValueError, match=r"got int of shape \(3,\) at 0/mu/a, .*need float of shape"
+        ValueError, match=r"got int8 of shape \(3,\) at 0/mu/a, .*need float of shape"
     ):
         carry_state(codes, optax.lion(1e-2), params)
 
@@ -544,3 +544,22 @@ def test_signs_may_be_counted_from_now_on():
         chex.assert_trees_all_equal(
             field(carry_state(state, new, params)[0], "mu"), field(state, "mu")
         )
+
+
+def test_integers_of_another_width_are_refused():
+    """They mean other numbers: -51 of 128 is not -51 of 32,768."""
+    params = jnp.ones(4, jnp.bfloat16)
+    old = precision.with_master_weights(optax.sgd(1.0)).init(params)
+    new = precision.with_master_weights(optax.sgd(1.0), correction_bits=16)
+    with pytest.raises(ValueError, match=r"got int8 of shape \(4,\) at correction.*need int16"):
+        lion_jax.carry_state(old, new, params)
+
+
+def test_a_state_does_not_go_into_integers_or_out_of_them():
+    """The step count would go on beside moments that start anew."""
+    params, tx = jnp.ones((64, 64)), optax.adamw(1e-3)
+    stored = precision.with_quantized_state(tx)
+    with pytest.raises(ValueError, match=r"got one without for one with with_quantized.*Try"):
+        lion_jax.carry_state(tx.init(params), stored, params)
+    with pytest.raises(ValueError, match=r"got one with for one without with_quantized.*Try"):
+        lion_jax.carry_state(stored.init(params), tx, params)
