@@ -1,6 +1,5 @@
 """Moments in 8 bits."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -178,7 +177,8 @@ class _Store(NamedTuple):
 
     def write(self, state: Any, ahead: Any, threshold: jax.Array) -> Any:
         """A state with its moments as integers; the exponents are those of `ahead`, an equal."""
-        squares = _squares(state)
+        marked = self._mark(state)
+        squares = _squares(marked)
 
         def quantize(path, moment, ahead):
             if not isinstance(moment, _Moment):
@@ -198,7 +198,7 @@ class _Store(NamedTuple):
             )
             return Quantized(codes, exponents)
 
-        return jax.tree_util.tree_map_with_path(quantize, self._mark(state), self._mark(ahead))
+        return jax.tree_util.tree_map_with_path(quantize, marked, self._mark(ahead))
 
     def read(self, state: Any) -> Any:
         """The state whose moments are stored in this one."""
@@ -216,13 +216,11 @@ class _Store(NamedTuple):
                 moment.exponents,
             )
 
-        return jax.tree_util.tree_map_with_path(
-            dequantize, state, is_leaf=lambda x: isinstance(x, Quantized)
-        )
+        return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
 
     def _code(self, path: Any, squares: "_Squares") -> Code | None:
         """How the moment at a path is stored; None as it is."""
-        name = str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
+        name = _field(path)
         if name in _KEPT:
             return None
         if name in squares.names:
@@ -250,9 +248,21 @@ class _Squares(NamedTuple):
 
 
 def _squares(state: Any) -> _Squares:
-    find = functools.partial(optax.tree_utils.tree_get_all_with_path, state)
-    names = _SQUARES - {"nu"} if any(map(find, _SIGNED_NU)) else _SQUARES
-    return _Squares(names, any(map(find, names)))
+    """What a state with its moments marked, or as integers, says of them."""
+    is_signed = any(optax.tree_utils.tree_get_all_with_path(state, name) for name in _SIGNED_NU)
+    names = _SQUARES - {"nu"} if is_signed else _SQUARES
+    leaves = jax.tree_util.tree_leaves_with_path(state, is_leaf=_is_moment)
+    fields = {_field(path) for path, leaf in leaves if _is_moment(leaf)}
+    return _Squares(names, are_there=not names.isdisjoint(fields))
+
+
+def _field(path: Any) -> str:
+    """The name of what is at a path: a field, or the key of a dictionary."""
+    return str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
+
+
+def _is_moment(x: Any) -> bool:
+    return isinstance(x, Quantized | _Moment)
 
 
 class _Moment:

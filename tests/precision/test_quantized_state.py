@@ -83,6 +83,17 @@ def test_never_loses_a_lone_sign_nor_a_divisor():
         np.testing.assert_array_equal(np.sign(actual), np.sign(expected))
 
 
+def test_parameters_may_be_called_like_second_moments():
+    """Only fields of the state tell which is which."""
+    x = jnp.array([1e4, -1e-4, 3.0])
+    for name in ("nu", "n", "slow_params"):
+        tx = with_quantized_state(keeps(), min_size=0)
+        params = {name: x}
+        _, state = tx.update(params, tx.init(params))
+        np.testing.assert_array_equal(np.sign(tx.update(params, state)[0][name]), np.sign(x))
+        assert state.inner_state["mu"].codes[name].dtype == jnp.int8
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_weight_whose_gradient_stops_comes_to_rest(bits):
     """A first moment that could not become 0 would outlive the second one that it is divided by."""
