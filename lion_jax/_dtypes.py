@@ -56,7 +56,7 @@ def computed_in_float32(
         inner = optax.with_extra_args_support(factory(*args, **kwargs))
 
         def init_fn(params):
-            return inner.init(jax.tree.map(_widen_abstract, params))
+            return inner.init(jax.tree.map(widen_abstract, params))
 
         def update_fn(updates, state, params=None, **extra_args):
             if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to round
@@ -114,7 +114,7 @@ def widen(x: Any, other: Any) -> jax.Array:
     return jnp.asarray(x, at_least_float32(x, other))
 
 
-def _widen_abstract(p: Any) -> Any:
+def widen_abstract(p: Any) -> Any:
     """A parameter to start a state from; `init` only looks at its shape and dtype, or copies it."""
     if isinstance(p, jax.ShapeDtypeStruct):
         return p.update(dtype=at_least_float32(p))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_has_params, check_number_of, check_transformation
-from lion_jax._dtypes import map_present, round_to
+from lion_jax._dtypes import map_present, round_to, widen_abstract
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
 from lion_jax.precision._thresholds import round_at, threshold
@@ -96,7 +96,7 @@ def with_master_weights(
         return MasterWeightsState(
             correction=jax.tree.map(lambda p: jnp.zeros_like(p, dtype), params),
             correction_count=jnp.zeros((), jnp.int32),
-            inner_state=inner.init(jax.tree.map(_widened, params)),
+            inner_state=inner.init(jax.tree.map(widen_abstract, params)),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -135,7 +135,8 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
       Parameters that ``optax.masked`` or ``optax.partition`` kept from it are merely widened.
 
     Raises:
-      ValueError: none in the state, or several.
+      ValueError: none in the state, or several; parameters of other leaves or shapes.
+      TypeError: parameters that are neither bfloat16 nor float16.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -148,7 +149,7 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
       [1] 0.999000
     """
     correction = _correction(state)
-    _check_like("params", params, correction, "the parameters that belong to this state")
+    _check_params(params, correction)
     return jax.tree.map(_join_if_narrow, correction, params, is_leaf=_is_masked)
 
 
@@ -169,7 +170,8 @@ def set_master_params(
       for bfloat16 parameters is about float32's own precision.
 
     Raises:
-      ValueError: no such state, or several; trees of different structures or shapes.
+      ValueError: no such state, or several; trees of other leaves or shapes.
+      TypeError: parameters that are neither bfloat16 nor float16.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -183,7 +185,7 @@ def set_master_params(
     """
     correction = _correction(state)
     _check_like("master", master, params, "the checkpoint of this model")
-    _check_like("params", params, correction, "the parameters that belong to this state")
+    _check_params(params, correction)
 
     def correct(c, w, p):
         return c if _is_masked(c) else _correct(c, jnp.asarray(w, jnp.float32), p, threshold=0.5)
@@ -256,6 +258,15 @@ def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
     return power * (float(half_distance) / 2.0 ** (jnp.iinfo(correction_dtype).bits - 1))
 
 
+def _check_params(params: Any, correction: Any) -> None:
+    """Refuses parameters that do not belong to a correction."""
+    _check_like("params", params, correction, "the parameters that belong to this state")
+    ours = jax.tree.map(
+        lambda c, p: None if _is_masked(c) else p, correction, params, is_leaf=_is_masked
+    )
+    _check_narrow(ours)
+
+
 def _check_like(name: str, tree: Any, like: Any, remedy: str) -> None:
     """Refuses a tree of another structure or other shapes, naming the first leaf by its path."""
     likes = dict(jax.tree_util.tree_leaves_with_path(like, is_leaf=_is_masked))
@@ -279,12 +290,6 @@ def _shape(leaf: Any) -> Any:
 def _is_masked(x: Any) -> bool:
     """Whether this is a parameter that optax.masked or optax.partition keeps from us."""
     return isinstance(x, optax.MaskedNode)
-
-
-def _widened(p: Any) -> Any:
-    if isinstance(p, jax.ShapeDtypeStruct):
-        return p.update(dtype=jnp.float32)
-    return jnp.asarray(p, jnp.float32)
 
 
 def _check_narrow(params: Any) -> None:

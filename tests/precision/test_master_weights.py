@@ -222,6 +222,10 @@ def test_what_is_missing_or_does_not_fit_is_named():
         master_params({"b": params["a"]}, state)
     with pytest.raises(ValueError, match=r"^params must .*\(3,\) for \(2,\) at \['a'\]. Try"):
         master_params({"a": jnp.ones(3)}, state)
+    with pytest.raises(TypeError, match=r"got float32 at \['a'\]. Try"):
+        master_params({"a": jnp.ones(2)}, state)
+    with pytest.raises(TypeError, match=r"got float32 at \['a'\]. Try"):
+        set_master_params(params, {"a": jnp.ones(2)}, state)
     with pytest.raises(TypeError, match=r"^inner must be an optax\.GradientTransformation"):
         with_master_weights(optax.sgd)
 
