@@ -23,6 +23,7 @@ def test_it_is_short():
         "README.md",
         "docs/index.md",
         "docs/training-loop.md",
+        "docs/precision.md",
         "docs/state.md",
         "docs/finding-a-learning-rate.md",
     ],

@@ -17,6 +17,7 @@ RULES = {
     "adamw": lambda: optax.adamw(1e-3, weight_decay=0.1),
 }
 every_rule = pytest.mark.parametrize("rule", RULES)
+lion_soon = pytest.mark.parametrize("rule", ["lion", pytest.param("adamw", marks=pytest.mark.slow)])
 
 
 def small(rule, **options):
@@ -65,9 +66,25 @@ def test_bytes_stored_for_gpt2(rule, most):
     assert stored / size(params) <= most
 
 
-@every_rule
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    ("rule", "axis", "kind"),
+    [
+        ("lion", 0, AxisType.Auto),
+        ("adamw", 1, AxisType.Explicit),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("lion", 1, AxisType.Auto),
+                ("lion", 0, AxisType.Explicit),
+                ("lion", 1, AxisType.Explicit),
+                ("adamw", 0, AxisType.Auto),
+                ("adamw", 1, AxisType.Auto),
+                ("adamw", 0, AxisType.Explicit),
+            ]
+        ),
+    ],
+    ids=str,
+)
 def test_eight_devices_equal_one_bit_for_bit(rule, axis, kind):
     rng = np.random.default_rng(0)
     shapes = {"kernel": (512, 64), "embedding": (256, 128)}
@@ -89,7 +106,7 @@ def test_eight_devices_equal_one_bit_for_bit(rule, axis, kind):
         assert a.ndim < 2 or a.sharding.is_equivalent_to(sharding, 2)
 
 
-@every_rule
+@lion_soon
 def test_groups_that_cross_shards_give_the_same(rule):
     """They need data of another shard, which jit fetches; 40 rows in groups of 32 on 8 devices."""
     rng = np.random.default_rng(0)
@@ -104,7 +121,7 @@ def test_groups_that_cross_shards_give_the_same(rule):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
 
 
-@every_rule
+@lion_soon
 def test_shards_need_nothing_of_each_other(rule):
     """Neither by rows nor by columns is anything sent, if a shard's rows are whole groups."""
     tx = small(rule)
@@ -134,7 +151,7 @@ def test_checkpoints_are_bit_exact(rule, bits, tmp_path):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(e, np.float32))
 
 
-@every_rule
+@lion_soon
 def test_either_may_stand_within_the_other(rule):
     params = jnp.full((64, 8), 0.3, jnp.bfloat16)
     gradients = [jax.random.normal(jax.random.key(i), (64, 8)) for i in range(4)]
@@ -143,7 +160,7 @@ def test_either_may_stand_within_the_other(rule):
     np.testing.assert_array_equal(one, run(other, params, gradients)[0])
 
 
-@every_rule
+@lion_soon
 def test_learns_under_jit_with_donation_and_metrics(rule):
     tx = lion_jax.with_metrics(small(rule, min_size=0))
     params = jnp.ones((64, 8), jnp.bfloat16)
