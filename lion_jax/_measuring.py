@@ -1,7 +1,7 @@
 """One step as sums over the entries of each parameter, and the metrics that these make."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,11 +34,7 @@ class Step(NamedTuple):
 
 def has_moment(state: optax.OptState) -> bool:
     """Whether a state has a field for a first moment."""
-    return any(
-        hasattr(path[-1], "tuple_name")
-        for field in _MOMENTS
-        for path, _ in optax.tree_utils.tree_get_all_with_path(state, field)
-    )
+    return any(True for _ in _first_moments(state))
 
 
 def no_signs(params: optax.Params, largest: float) -> Any:
@@ -140,12 +136,18 @@ def _moments(state: optax.OptState, params: optax.Params) -> Any:
     """The first moment of each parameter, found by field and path; 0 where there is none."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     found = {}
+    for moment in _first_moments(state):
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(moment):
+            found.setdefault(keys, leaf)
+    return treedef.unflatten([found.get(keys, jnp.zeros_like(leaf)) for keys, leaf in leaves])
+
+
+def _first_moments(state: optax.OptState) -> Iterator[Any]:
+    """Each first moment in a state, but not the integers of one, which mean nothing alone."""
     for field in _MOMENTS:
         for path, moment in optax.tree_utils.tree_get_all_with_path(state, field):
-            if hasattr(path[-1], "tuple_name"):
-                for keys, leaf in jax.tree_util.tree_leaves_with_path(moment):
-                    found.setdefault(keys, leaf)
-    return treedef.unflatten([found.get(keys, jnp.zeros_like(leaf)) for keys, leaf in leaves])
+            if hasattr(path[-1], "tuple_name") and not hasattr(moment, "exponents"):
+                yield moment
 
 
 def _as_stored(x: jax.Array) -> jax.Array:

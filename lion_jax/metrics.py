@@ -203,7 +203,8 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
       :func:`hyperparameters`; where the state holds several optimizers, under the label of each in
       ``optax.partition``, or its number.
 
-    The moment's are there where the rule has a first moment (``mu`` or ``trace``), the last two
+    The moment's are there where the rule has a first moment (``mu`` or ``trace``; in
+    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), the last two
     shares for rules whose updates are signs. With ``per_parameter`` each is also there for every
     parameter, as ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent
     sign within a key is ``%2F`` or ``%25``; a dot for parameters that are a single array.

@@ -17,6 +17,7 @@ from trees import assert_close, run, small, tree
 import lion_jax
 from lion_jax import compat, primitives
 from lion_jax.metrics import MetricsState
+from lion_jax.precision import Quantized, with_quantized_state
 
 QUICK = {"lion", "adan", "lars"}
 every_entry = pytest.mark.parametrize(
@@ -84,8 +85,9 @@ def expected(gradient, update, params, moment=None, last_update=None, bound=None
 
 
 def moment_of(state):
-    """The only first moment in a state, if there is one."""
-    return optax.tree_utils.tree_get(state, "mu", optax.tree_utils.tree_get(state, "trace"))
+    """The only first moment in a state, if there is one; not as integers."""
+    moment = optax.tree_utils.tree_get(state, "mu", optax.tree_utils.tree_get(state, "trace"))
+    return None if isinstance(moment, Quantized) else moment
 
 
 def bound_of(state):
@@ -537,3 +539,14 @@ def test_huge_parameters_have_a_state():
     params = {"w": jax.ShapeDtypeStruct((80, 8192, 28672), jnp.bfloat16)}
     state = jax.eval_shape(lion_jax.with_metrics(lion_jax.lion(0.1)).init, params)
     assert "norm/grad" in lion_jax.read_metrics(state)
+
+
+def test_a_moment_of_integers_is_measured_within_only():
+    params, gradient = jnp.ones((8, 8)), jnp.ones((8, 8))
+    rule = lion_jax.lion(1e-2)
+    around = lion_jax.with_metrics(with_quantized_state(rule, min_size=0))
+    within = with_quantized_state(lion_jax.with_metrics(rule), min_size=0)
+    _, state = around.update(gradient, around.init(params), params)
+    assert "norm/moment" not in lion_jax.read_metrics(state)
+    _, state = within.update(gradient, within.init(params), params)
+    assert lion_jax.read_metrics(state)["norm/moment"] == pytest.approx(0.08)
