@@ -252,6 +252,7 @@ CATALOGUE = [
         precision.with_quantized_state,
         {},
         static={"inner": INNER, "bits": 8, "group_size": 1, "min_size": 0},
+        slow=True,
     ),
     *(
         Entry(f"torch_{name}", getattr(compat.torch, name), *rest, slow=True)

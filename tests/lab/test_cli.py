@@ -30,6 +30,7 @@ def test_compare_prints_a_table_and_writes_picture_and_records(tmp_path, capsys)
     assert {"rule", "learning_rate", "seed", "test_accuracy", "diverged"} <= set(rows[0])
 
 
+@pytest.mark.slow
 def test_the_command_line_compares_against_a_rule(tmp_path, capsys):
     rules = ["--rules", "lion,lion_bf16", "--against", "lion", "--records", "json"]
     assert cli.main(["compare", *QUICK, *rules, "--output", str(tmp_path)]) == 0

@@ -59,7 +59,15 @@ def test_answers_that_are_not_finite_are_wrong(task):
     assert task.accuracy(params, task.test) == 0.0
 
 
-@pytest.mark.parametrize("name", ["lion", "lookahead_lion", "sgd", "lion_bf16", "lion_stochastic"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lion",
+        "lion_bf16",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("lookahead_lion", "sgd")),
+        pytest.param("lion_stochastic", marks=pytest.mark.slow),
+    ],
+)
 def test_one_program_equals_a_plain_loop(task, name):
     """Every run of the compiled sweep, again, alone and step by step."""
     rule, rates = RULES[name], np.array([1e-2, 1e-1])
