@@ -44,9 +44,9 @@ def with_master_weights(
 
     instead of a second copy of the weights in float32. The parameters :math:`\theta` are the
     master weights :math:`w` rounded to the nearest, exactly and always. Of bfloat16 parameters, w
-    has 16 significant bits with k = 8 and as many as float32 with k = 16; c
-    is rounded against a threshold that walks from step to step (a Weyl sequence), so that steps of
-    less than :math:`\gamma` are not lost either: their sum stays right within 2 :math:`\gamma`.
+    has 16 significant bits with k = 8 and as many as float32 with k = 16; c is rounded against a
+    threshold that walks from step to step (a Weyl sequence), so that steps of less than
+    :math:`\gamma` are not lost either: 10,000 equal ones add up within 3 :math:`\gamma`.
 
     The updates are float32, whatever the parameters: ``optax.apply_updates`` adds them in float32
     and stores exactly :math:`\theta_t`. So this goes around everything that changes updates, and

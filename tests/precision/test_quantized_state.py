@@ -169,7 +169,7 @@ def test_is_right_on_average_where_nearest_would_stand_still():
 
 
 def test_adam_is_not_biased():
-    """Both divide by moments of a long memory; rounding to the nearest misses by a fifth."""
+    """Its updates are a quotient of moments of long memories."""
     rms, exact = [], optax.scale_by_adam(b2=0.999)
     for tx in (exact, with_quantized_state(exact, min_size=0)):
         state, update = tx.init(jnp.zeros((64, 8))), jax.jit(tx.update)
