@@ -26,6 +26,7 @@ _KEPT = frozenset(
     }
 )
 _LEAST_AXIS = 8
+_NONE = -1  # in place of an axis: a leaf that stays as it is
 
 
 class Quantized(NamedTuple):
@@ -162,7 +163,7 @@ def with_quantized_state(
         updates, new = update(inner, updates, store.read(stored), params, **extra_args)
         updates = jax.tree.map(lambda u, like: cast(u, like.dtype), updates, likes)
         count = jnp.asarray(optax.safe_increment(count))
-        return updates, QuantizedState(count, store.write(new, ahead, threshold(count)))
+        return updates, QuantizedState(count, store.write(new, ahead, threshold(count), stored))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -175,30 +176,46 @@ class _Store(NamedTuple):
     group_size: int
     min_size: int
 
-    def write(self, state: Any, ahead: Any, threshold: jax.Array) -> Any:
-        """A state with its moments as integers; the exponents are those of `ahead`, an equal."""
+    def write(self, state: Any, ahead: Any, threshold: jax.Array, stored: Any = None) -> Any:
+        """A state with its moments as integers; the exponents are those of `ahead`, an equal.
+
+        What has integers, and where their groups are, is as in `stored`, which may be a shard: with
+        less entries, and an axis shorter, than those of the whole on which that was decided.
+        """
         marked = self._mark(state)
         squares = _squares(marked)
 
-        def quantize(path, moment, ahead):
+        def quantize(path, moment, ahead, *stored):
             if not isinstance(moment, _Moment):
                 return moment
             code = self._code(path, squares)
             if code is None:
                 return moment.tree
-            exponents = jax.tree.map(self._exponents, ahead.tree)
+            if stored:
+                axes = jax.tree.map(_stored_axis, *stored[0])
+            else:
+                axes = jax.tree.map(self._axis, moment.tree)
+            exponents = jax.tree.map(
+                lambda x, axis: (
+                    jnp.zeros_like(x, bool)
+                    if axis == _NONE
+                    else shared_exponents(x, axis, self.group_size)
+                ),
+                ahead.tree,
+                axes,
+            )
             codes = jax.tree.map(
-                lambda x, e: (
-                    encode(code, x, e, threshold, _axis(x.shape), self.group_size)
-                    if self._is_large(x)
-                    else x
+                lambda x, e, axis: (
+                    x if axis == _NONE else encode(code, x, e, threshold, axis, self.group_size)
                 ),
                 moment.tree,
                 exponents,
+                axes,
             )
             return Quantized(codes, exponents)
 
-        return jax.tree_util.tree_map_with_path(quantize, marked, self._mark(ahead))
+        others = [self._mark(ahead), *([] if stored is None else [stored])]
+        return jax.tree_util.tree_map_with_path(quantize, marked, *others)
 
     def read(self, state: Any) -> Any:
         """The state whose moments are stored in this one."""
@@ -209,11 +226,12 @@ class _Store(NamedTuple):
                 return moment
             code = self._code(path, squares)
             return jax.tree.map(
-                lambda q, e: (
-                    q if e.dtype == bool else decode(code, q, e, _axis(q.shape), self.group_size)
+                lambda q, e, axis: (
+                    q if axis == _NONE else decode(code, q, e, axis, self.group_size)
                 ),
                 moment.codes,
                 moment.exponents,
+                jax.tree.map(_stored_axis, moment.codes, moment.exponents),
             )
 
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
@@ -227,13 +245,10 @@ class _Store(NamedTuple):
             return Code(self.bits, root=4, is_signed=False, may_vanish=False)
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
-    def _exponents(self, x: jax.Array) -> jax.Array:
-        if self._is_large(x):
-            return shared_exponents(x, _axis(x.shape), self.group_size)
-        return jnp.zeros_like(x, bool)
-
-    def _is_large(self, x: jax.Array) -> bool:
-        return jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0 and x.size >= self.min_size
+    def _axis(self, x: jax.Array) -> int:
+        """Which axis of a moment is to have the groups."""
+        is_large = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0 and x.size >= self.min_size
+        return _longest_or_rows(x.shape) if is_large else _NONE
 
     def _mark(self, state: Any) -> Any:
         """The state with a leaf in place of each tree like the parameters."""
@@ -286,11 +301,19 @@ def _widen(g: Any) -> jax.Array:
     return jnp.asarray(g, at_least_float32(g))
 
 
-def _axis(shape: tuple[int, ...]) -> int:
+def _longest_or_rows(shape: tuple[int, ...]) -> int:
     """Which axis has the groups: the last but one, which suits TPUs, unless it is short."""
     if len(shape) > 1 and shape[-2] >= _LEAST_AXIS:
         return len(shape) - 2
     return shape.index(max(shape))
+
+
+def _stored_axis(codes: jax.Array, exponents: jax.Array) -> int:
+    """Which axis has the groups: where exponents are fewer; if nowhere, each entry has its own."""
+    if exponents.dtype == bool:
+        return _NONE
+    pairs = zip(codes.shape, exponents.shape, strict=True)
+    return next((axis for axis, (q, e) in enumerate(pairs) if q != e), 0)
 
 
 def _as_another(x: jax.Array) -> jax.Array:

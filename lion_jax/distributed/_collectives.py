@@ -1,0 +1,172 @@
+"""Collectives over named axes, in the form that a TPU keeps as it is.
+
+XLA turns a reduce-scatter or an all-gather among 64 chips or more into an all-reduce of the whole,
+unless what it moves is large and cut into whole tiles. Among 16 it does not: so both go level by
+level, over the names of a tuple and over factors of a long axis.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+AxisName = str | tuple[str, ...]
+
+LANES = 128  # of a TPU's tile
+_ROWS = 8
+_WIDTH = 1024  # of what is joined: a multiple of the tile's that XLA reduces in parts
+_MOST = 16  # chips of a level
+
+
+def names_of(axis_name: AxisName) -> tuple[str, ...]:
+    """The names, one or several, as a tuple."""
+    return (axis_name,) if isinstance(axis_name, str) else axis_name
+
+
+def check_axis_name(axis_name: AxisName) -> None:
+    """Raises a `TypeError` or `ValueError` for what cannot name a mapped axis."""
+    names = names_of(axis_name)
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"axis_name must be the name of a mapped axis or a tuple of names; "
+            f'got {axis_name!r}. Try axis_name="data".'
+        )
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"axis_name must have at least one name, each once; got {axis_name!r}. "
+            'Try axis_name="data" or axis_name=("x", "y").'
+        )
+
+
+def replicas(axis_name: AxisName) -> int:
+    """How many replicas an axis has; a `ValueError` where there is no such axis."""
+    try:
+        return lax.axis_size(axis_name)
+    except NameError as error:
+        axes = ", ".join(map(repr, _manual_axes()))
+        possible = f"here the mapped axes are {axes}" if axes else "none is known here"
+        raise ValueError(
+            f"axis_name must name an axis of the jax.shard_map or jax.pmap around the update; "
+            f"got {axis_name!r}, and {possible}. Try to call the update within "
+            f"jax.shard_map(step, mesh=mesh, ...) of a mesh with that axis."
+        ) from error
+
+
+def is_mapped(axis_name: AxisName) -> bool:
+    """Whether the surrounding program is mapped over an axis."""
+    try:
+        return lax.axis_size(axis_name) > 0
+    except NameError:
+        return False
+
+
+def check_own(tree: Any, axis_name: AxisName, what: str) -> None:
+    """Raises a `ValueError` if jax knows that a tree is the same on all replicas.
+
+    With `check_vma=True` the gradient of replicated parameters has been summed over all replicas,
+    in full precision, before an optimizer sees it.
+    """
+    for name in names_of(axis_name):
+        if _is_tracked(name) and not any(_varies(x, name) for x in jax.tree.leaves(tree)):
+            raise ValueError(
+                f"{what} must be each replica's own along axis_name={name!r}; got the same on all "
+                "of them: jax.shard_map sums the gradient of replicated parameters. Try to "
+                f'differentiate at jax.lax.pcast(params, {name!r}, to="varying").'
+            )
+
+
+def vary(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The same array, of which jax does not assume that it is the same on all replicas."""
+    for name in names_of(axis_name):
+        if name in _manual_axes() and not _varies(x, name):
+            x = lax.pcast(x, name, to="varying")
+    return x
+
+
+def all_gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The arrays of all replicas, joined along the last dimension: the same on each."""
+    last = x.ndim - 1
+    for name in reversed(names_of(axis_name)):
+        if _is_tracked(name):  # where only this form is known to give the same on all
+            x = lax.all_gather(x, name, axis=last, tiled=True, to="invarying")
+            continue
+        for groups in reversed(_levels(name)):
+            x = lax.all_gather(x, name, axis=last, tiled=True, axis_index_groups=groups)
+    return x
+
+
+def reduce_scatter(
+    leaves: Sequence[jax.Array], dimensions: Sequence[int], axis_name: AxisName
+) -> list[jax.Array]:
+    """The sums of arrays over all replicas, of which each gets its part along one dimension."""
+    leaves = list(leaves)
+    for name in names_of(axis_name):
+        for groups in _levels(name):
+            leaves = _reduce_scatter(leaves, dimensions, name, groups)
+    return leaves
+
+
+def _reduce_scatter(
+    leaves: list[jax.Array], dimensions: Sequence[int], name: str, groups: list[list[int]] | None
+) -> list[jax.Array]:
+    """One level: leaves whose parts are whole tiles as they are, the others joined to one array."""
+    n = len(groups[0]) if groups else lax.axis_size(name)
+
+    def scatter(x, dimension):
+        return lax.psum_scatter(
+            x, name, scatter_dimension=dimension, axis_index_groups=groups, tiled=True
+        )
+
+    def is_tiled(x, dimension):
+        tile = LANES if dimension == x.ndim - 1 else _ROWS
+        return x.ndim > 1 and x.shape[dimension] % (n * tile) == 0
+
+    out = [scatter(x, d) if is_tiled(x, d) else x for x, d in zip(leaves, dimensions, strict=True)]
+    ragged = [i for i, d in enumerate(dimensions) if not is_tiled(leaves[i], d)]
+    if not ragged:
+        return out
+    rows = [jnp.moveaxis(leaves[i], dimensions[i], 0) for i in ragged]
+    joined = jnp.concatenate([row.reshape(n, -1) for row in rows], axis=1)
+    joined = jnp.pad(joined, ((0, 0), (0, -joined.shape[1] % (_ROWS * _WIDTH))))
+    part, at = scatter(joined.reshape(-1, _WIDTH), 0).ravel(), 0
+    for i, row in zip(ragged, rows, strict=True):
+        size = row.size // n
+        shape = (row.shape[0] // n, *row.shape[1:])
+        out[i] = jnp.moveaxis(part[at : at + size].reshape(shape), 0, dimensions[i])
+        at += size
+    return out
+
+
+def _is_tracked(name: str) -> bool:
+    """Whether jax tracks what differs between the replicas of an axis (`check_vma=True`)."""
+    return name in _manual_axes() and _varies(lax.axis_index(name), name)
+
+
+def _varies(x: jax.Array, name: str) -> bool:
+    """Whether jax knows that an array differs between replicas, or cannot tell."""
+    try:
+        lax.pcast(x, name, to="varying")
+    except ValueError:
+        return True
+    return False
+
+
+def _manual_axes() -> tuple[str, ...]:
+    """The axes of the surrounding `jax.shard_map` or `jax.pmap`; those of `jax.vmap` are hidden."""
+    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _levels(name: str) -> list[list[list[int]] | None]:
+    """Groups of at most 16 replicas for each level, from the most distant to neighbours."""
+    size = lax.axis_size(name)
+    if size <= _MOST or name not in _manual_axes():
+        return [None]
+    levels, inside = [], size
+    while inside > 1:
+        factor = max((d for d in range(2, _MOST + 1) if inside % d == 0), default=inside)
+        inside //= factor
+        starts = [i for i in range(size) if i // inside % factor == 0]
+        levels.append([[start + inside * j for j in range(factor)] for start in starts])
+    return levels

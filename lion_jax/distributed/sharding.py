@@ -1,0 +1,203 @@
+"""Where each leaf of an optimizer's state lives."""
+
+import warnings
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lion_jax._checks import check_choice, check_transformation
+from lion_jax.distributed._placing import Placed, place_parameters, place_state
+from lion_jax.distributed._splitting import map_state, split_dimensions
+from lion_jax.distributed._unsplit import describe
+from lion_jax.distributed.sign_gather import SignGatherState
+
+
+def state_sharding(
+    optimizer: optax.GradientTransformation, params: optax.Params, param_sharding: Any
+) -> Any:
+    """Shardings for an optimizer's state that follow those of the parameters.
+
+    A leaf of its parameter's shape, such as a moment, has its parameter's sharding. One of its
+    rank but other extents, such as the exponents of ``precision.with_quantized_state`` with a row
+    per group, has it along the dimensions that divide, and is whole along the others, which is
+    right but costs memory: :func:`zero_sharding` along an axis over which the parameters are split
+    already gives the same shardings, and reports such leaves. A leaf of another rank (a counter, a
+    number per parameter, a factored moment) is on every device.
+
+    ``jax.jit(optimizer.init)`` alone raises on an Explicit mesh, ``jax.make_mesh``'s default, and
+    puts the state wherever the compiler likes on an Auto mesh.
+
+    Args:
+      optimizer: any transformation, ``optax.MultiSteps`` included.
+      params: a tree of arrays or of ``jax.ShapeDtypeStruct``; nothing is computed with it.
+      param_sharding: the parameters' shardings: a ``jax.sharding.NamedSharding``, or a tree of them
+        like the parameters or a prefix of such a tree, as for the ``in_shardings`` of ``jax.jit``.
+
+    Returns:
+      A tree like ``optimizer.init(params)`` with a ``NamedSharding`` in place of each array, for
+      the ``out_shardings`` of ``jax.jit`` and for ``jax.device_put``. The state of a parameter has
+      its memory kind, such as ``"pinned_host"``; counters stay beside the devices' programs.
+
+    Raises:
+      ValueError: a sharding that does not divide its parameter, a tree of another structure, or no
+        sharding at all.
+      TypeError: an ``optimizer`` that is no transformation, a sharding without a mesh.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jax.sharding import NamedSharding, PartitionSpec
+      >>> import lion_jax
+      >>> from lion_jax.distributed import state_sharding
+      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+      >>> rows = NamedSharding(mesh, PartitionSpec("data"))
+      >>> params = jax.device_put({"kernel": jnp.ones((64, 8))}, rows)
+      >>> tx = lion_jax.lion(1e-3)
+      >>> shardings = state_sharding(tx, params, rows)
+      >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
+      >>> {leaf.sharding.spec for leaf in jax.tree.leaves(state) if leaf.ndim == 2}
+      {P('data',)}
+    """
+    check_transformation("optimizer", optimizer)
+    parameters = place_parameters(params, param_sharding)
+    return _shardings(_place(optimizer, params, parameters, param_sharding))
+
+
+def zero_sharding(
+    optimizer: optax.GradientTransformation,
+    params: optax.Params,
+    param_sharding: Any,
+    axis_name: Any,
+    *,
+    unsplit: str = "warn",
+) -> Any:
+    """As :func:`state_sharding`, with the state also split along a mesh axis: ZeRO-1.
+
+    Data-parallel replicas then keep a part of the moments each instead of a copy. Every leaf that
+    belongs to a parameter is cut along one dimension, chosen such that all of them divide: integers
+    and their exponents, say, are cut between the same groups, and a step sends nothing between
+    them. Parameters that are split along the axis already (FSDP) leave their state as it is. Where
+    there is a :func:`lion_jax.distributed.sign_gather`, only the state within it is split: around
+    it every replica steps whole parameters.
+
+    Args:
+      optimizer: any transformation, ``optax.MultiSteps`` included.
+      params: a tree of arrays or of ``jax.ShapeDtypeStruct``; nothing is computed with it.
+      param_sharding: the parameters' shardings, as in :func:`state_sharding`.
+      axis_name: the mesh axis, or a tuple of axes, over whose devices the state is split.
+      unsplit: what to do about state that cannot be split, which every device along the axis keeps
+        in whole: ``"warn"``, ``"raise"`` or ``"ignore"``. Counters are meant to be whole.
+
+    Returns:
+      A tree like ``optimizer.init(params)`` with a ``NamedSharding`` in place of each array.
+
+    Raises:
+      ValueError: as :func:`state_sharding`; an axis that the mesh does not have; another word for
+        ``unsplit``; with ``"raise"``, state that cannot be split.
+      TypeError: as :func:`state_sharding`.
+
+    Warns:
+      UserWarning: once, of all state that cannot be split: whose, why, its bytes, what to try.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jax.sharding import NamedSharding, PartitionSpec
+      >>> import lion_jax
+      >>> from lion_jax.distributed import zero_sharding
+      >>> mesh = jax.sharding.AbstractMesh((256,), ("data",))  # or jax.make_mesh, given a pod
+      >>> whole = NamedSharding(mesh, PartitionSpec())
+      >>> params = {"embedding": jax.ShapeDtypeStruct((50257, 768), jnp.float32)}
+      >>> shardings = zero_sharding(lion_jax.lion(1e-3), params, whole, "data")
+      >>> [sharding.spec for sharding in jax.tree.leaves(shardings) if sharding.spec]
+      [P(None, 'data')]
+
+    References:
+      Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
+      <https://arxiv.org/abs/1910.02054>`_, 2020, section 5.1.
+    """
+    check_transformation("optimizer", optimizer)
+    check_choice("unsplit", unsplit, "warn", "raise", "ignore")
+    parameters = place_parameters(params, param_sharding)
+    axes = _axes(axis_name, param_sharding)
+    split = _split_along(axes, optimizer, params, parameters)
+    placed = _place(optimizer, params, split, param_sharding)
+    gathers = [x for x in jax.tree.leaves(placed, is_leaf=_is_gather) if _is_gather(x)]
+    leaves = jax.tree.leaves(gathers or placed, is_leaf=_is_placed)
+    if gathers:
+        whole = _place(optimizer, params, parameters, param_sharding)
+        placed = jax.tree.map(
+            lambda a, b: b if _is_gather(b) else a, whole, placed, is_leaf=_is_gather
+        )
+    message = describe(optimizer, params, parameters, leaves, axes) if unsplit != "ignore" else None
+    if message and unsplit == "raise":
+        raise ValueError(message)
+    if message:
+        warnings.warn(f'{message}\nunsplit="ignore" silences this.', stacklevel=2)
+    return _shardings(placed)
+
+
+def _axes(axis_name: Any, param_sharding: Any) -> tuple[str, ...]:
+    """The axes as a tuple, all of which every mesh has."""
+    axes = tuple(axis_name) if isinstance(axis_name, tuple | list) else (axis_name,)
+    for sharding in jax.tree.leaves(param_sharding):
+        names = sharding.mesh.axis_names
+        if not axes or len(set(axes)) < len(axes) or not set(axes) <= set(names):
+            raise ValueError(
+                "axis_name must be an axis of the mesh, or a tuple of different ones, of "
+                f"{', '.join(map(repr, names))}; got {axis_name!r}. Try axis_name={names[0]!r}."
+            )
+    return axes
+
+
+def _split_along(
+    axes: tuple[str, ...], optimizer: Any, params: Any, parameters: list[Placed]
+) -> list[Placed]:
+    """The parameters as their state is to be split: along these axes too, where that can be."""
+    treedef = jax.tree.structure(params)
+    taken = treedef.unflatten([p.parts for p in parameters])
+    shards = [p.devices_along(p.missing(axes)) for p in parameters]
+    dimensions = {
+        n: treedef.flatten_up_to(split_dimensions(optimizer, params, n, taken))
+        for n in set(shards) - {1}
+    }
+    split = list(parameters)
+    for i, (p, n) in enumerate(zip(parameters, shards, strict=True)):
+        if n > 1 and (cut := dimensions[n][i]) is not None:
+            further = p.missing(axes)
+            split[i] = p.split(
+                [(*mine, *further) if d == cut else mine for d, mine in enumerate(p.axes)]
+            )
+    return split
+
+
+def _place(optimizer: Any, params: Any, parameters: list[Placed], param_sharding: Any) -> Any:
+    """The state's leaves where they live, those of no parameter on every device of the mesh."""
+
+    def on_every_device(leaf):
+        shardings = jax.tree.leaves(param_sharding)
+        if not shardings:
+            raise ValueError(
+                "param_sharding must hold a sharding, over whose mesh the optimizer's counters go; "
+                f"got {param_sharding!r}. Try NamedSharding(mesh, PartitionSpec())."
+            )
+        return Placed("", leaf, NamedSharding(shardings[0].mesh, PartitionSpec()))
+
+    return map_state(
+        optimizer,
+        params,
+        lambda leaf, i: place_state(leaf, i, parameters[i]),
+        on_every_device,
+    )
+
+
+def _shardings(placed: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, placed, is_leaf=_is_placed)
+
+
+def _is_gather(x: Any) -> bool:
+    return isinstance(x, SignGatherState)
+
+
+def _is_placed(x: Any) -> bool:
+    return isinstance(x, Placed)

@@ -1,0 +1,222 @@
+"""ZeRO-1 with signs against Lion on whole parameters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import lion_jax
+from lion_jax.distributed import SignGatherState, sign_gather, state_sharding, zero_sharding
+from lion_jax.precision import with_quantized_state
+
+P = PartitionSpec
+LINE = Mesh(np.array(jax.devices()), ("data",))
+GRID = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
+SHAPES = [(96, 16), (16,), (5,), (), (0, 8), (3, 64), (2, 8, 7), (1000,), (48, 4)]
+
+
+def draw(*shape, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal((*shape, *s)), dtype) for s in SHAPES]
+
+
+def chained(rule):
+    return optax.chain(
+        rule, lion_jax.add_decoupled_weight_decay(0.1), optax.scale_by_learning_rate(1e-2)
+    )
+
+
+def gathered_lion(axis):
+    return chained(sign_gather(lion_jax.scale_by_sign_momentum(), axis))
+
+
+def step_of(tx, mesh, axis, shardings, **how):
+    """A step on each replica's own gradient; gradients have the replicas as first dimension."""
+    specs = jax.tree.map(lambda s: s.spec, shardings)
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(P(), specs, P(axis)), out_specs=(P(), specs), **how
+    )
+    def step(params, state, gradients):
+        updates, state = tx.update(jax.tree.map(lambda g: g[0], gradients), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step)
+
+
+def whole_step(tx, mesh):
+    """A step on the mean gradient, of whole parameters on each replica.
+
+    Mapped as the other: else XLA:CPU contracts other products and sums, an ulp of a weight.
+    """
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=P(), out_specs=P())
+    def step(params, state, gradients):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step)
+
+
+def placed(tx, params, mesh, axis):
+    shardings = zero_sharding(tx, params, NamedSharding(mesh, P()), axis, unsplit="ignore")
+    return shardings, jax.jit(tx.init, out_shardings=shardings)(params)
+
+
+def equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x, np.float64), np.asarray(y, np.float64))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("mesh", "axis"), [(LINE, "data"), (GRID, ("x", "y"))])
+@pytest.mark.parametrize("check", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_it_is_lion_on_the_mean_gradient_bit_for_bit(mesh, axis, check, dtype):
+    """Of gradients whose sums are exact in any order: of few bits."""
+    lion = chained(lion_jax.scale_by_sign_momentum())
+    if dtype == jnp.float32:  # of narrower leaves `lion` rounds once, a chain at each link
+        lion = lion_jax.lion(1e-2, weight_decay=0.1)
+    tx, params = gathered_lion(axis), draw(dtype=dtype)
+    shardings, state = placed(tx, params, mesh, axis)
+    step = step_of(tx, mesh, axis, shardings, check_vma=check)
+    expected, lion_state, lion_step = params, lion.init(params), whole_step(lion, mesh)
+
+    for t in range(6):
+        gradients = draw(8, dtype=dtype, seed=t + 1)
+        gradients = jax.tree.map(lambda g: jnp.round(4096 * g) / 4096, gradients)
+        means = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+        params, state = step(params, state, gradients)
+        expected, lion_state = lion_step(expected, lion_state, means)
+    equal(params, expected)
+    equal(state[0].inner_state.mu, optax.tree_utils.tree_get(lion_state, "mu"))
+    for x in jax.tree.leaves(params):
+        assert x.sharding.is_fully_replicated
+
+
+def test_any_gradient_gives_what_lion_makes_of_the_same_sums():
+    """Eight replicas on one axis: a reduce-scatter adds up in the order of an all-reduce."""
+    tx, lion = gathered_lion("data"), lion_jax.lion(1e-2, weight_decay=0.1)
+    params = draw()
+    shardings, state = placed(tx, params, LINE, "data")
+    step, expected, lion_state = step_of(tx, LINE, "data", shardings), params, lion.init(params)
+    lion_step = whole_step(lion, LINE)
+
+    @functools.partial(jax.shard_map, mesh=LINE, in_specs=P("data"), out_specs=P())
+    def mean(gradients):
+        return jax.tree.map(lambda g: jax.lax.pmean(g[0], "data"), gradients)
+
+    for t in range(3):
+        gradients = draw(8, seed=t + 1)
+        params, state = step(params, state, gradients)
+        expected, lion_state = lion_step(expected, lion_state, jax.jit(mean)(gradients))
+    equal(params, expected)
+
+
+def test_each_replica_keeps_its_part_of_the_momentum():
+    shardings, state = placed(gathered_lion("data"), draw(), LINE, "data")
+    whole = sum(x.nbytes for x in jax.tree.leaves(state))
+    mine = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+    left_whole = 4 * (5 + 1)  # of shapes (5,) and ()
+    assert mine == left_whole + (whole - left_whole) // 8
+    assert shardings[0].inner_state.mu[5].spec == P(None, "data")
+
+
+def test_under_pmap_init_gives_each_replicas_part():
+    tx, lion = gathered_lion("data"), lion_jax.lion(1e-2, weight_decay=0.1)
+    params = draw()
+    replicated = jax.tree.map(lambda p: jnp.stack([p] * 8), params)
+    state = jax.pmap(tx.init, axis_name="data")(replicated)
+    assert state[0].inner_state.mu[0].shape == (8, 12, 16)
+    gradients = jax.tree.map(lambda g: jnp.round(4096 * g) / 4096, draw(8, seed=1))
+    updates, state = jax.pmap(tx.update, axis_name="data")(gradients, state, replicated)
+    means = jax.tree.map(lambda g: g.mean(axis=0), gradients)
+    expected, _ = jax.jit(lion.update)(means, lion.init(params), params)
+    equal(updates, jax.tree.map(lambda u: jnp.stack([u] * 8), expected))
+
+
+def test_only_what_is_within_is_split():
+    """Around it each replica steps whole parameters: slow weights and averages stay whole."""
+    tx = lion_jax.lookahead(lion_jax.with_parameter_average(gathered_lion("data")), 2)
+    params = {"w": jnp.ones((16, 8)), "b": jnp.ones(8)}
+    shardings, state = placed(tx, params, LINE, "data")
+    split = [
+        path
+        for path, s in jax.tree_util.tree_leaves_with_path(shardings)
+        if not s.is_fully_replicated
+    ]
+    assert len(split) == 2
+    assert all(any(getattr(k, "name", "") == "mu" for k in path) for path in split)
+    step = step_of(tx, LINE, "data", shardings)
+    gradients = jax.tree.map(lambda p: jnp.ones((8, *p.shape)), params)
+    alone = lion_jax.lookahead(
+        lion_jax.with_parameter_average(lion_jax.lion(1e-2, weight_decay=0.1)), 2
+    )
+    expected, alone_state = params, alone.init(params)
+    for _ in range(3):
+        params, state = step(params, state, gradients)
+        means = jax.tree.map(jnp.ones_like, expected)
+        updates, alone_state = alone.update(means, alone_state, expected)
+        expected = optax.apply_updates(expected, updates)
+    for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_moments_within_may_be_integers():
+    rule = with_quantized_state(lion_jax.scale_by_sign_momentum(), min_size=0, group_size=4)
+    tx, params = chained(sign_gather(rule, "data")), {"w": jnp.ones((64, 8))}
+    shardings, state = placed(tx, params, LINE, "data")
+    step = step_of(tx, LINE, "data", shardings)
+    gradients = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((8, 64, 8)), "f")}
+    alone, expected = rule.init(params), params
+    for _ in range(3):
+        new, state = step(params, state, gradients)
+        means = {"w": jnp.mean(gradients["w"], axis=0)}
+        signs, alone = rule.update(means, alone, expected)
+        expected = jax.tree.map(lambda p, u: p - 1e-2 * (u + 0.1 * p), expected, signs)
+        params = new
+    np.testing.assert_allclose(params["w"], expected["w"], rtol=1e-6)
+    assert {x.dtype.name for x in jax.tree.leaves(state) if x.ndim} == {"int8"}
+
+
+def test_a_nan_gives_no_step_and_stays_in_the_momentum():
+    tx = sign_gather(lion_jax.scale_by_sign_momentum(), "data")
+    gradients = jnp.array([[jnp.nan, 1.0, 1.0, -1.0]] * 2)
+
+    def update(g):
+        return tx.update(g, tx.init(g))
+
+    updates, state = jax.vmap(update, axis_name="data")(gradients)
+    np.testing.assert_array_equal(updates, [[0, 1, 1, -1]] * 2)
+    assert np.isnan(state.inner_state.mu[0, 0])
+
+
+def test_a_state_that_is_not_split_is_refused_with_the_remedy():
+    tx, params = gathered_lion("data"), {"w": jnp.ones((16, 8))}
+    whole = state_sharding(tx, params, NamedSharding(LINE, P()))
+    step = step_of(tx, LINE, "data", whole)
+    words = r"got a leaf of shape \(16, 8\) where .* needs \(2, 8\). Try zero_sharding"
+    with pytest.raises(ValueError, match=words):
+        step(params, tx.init(params), {"w": jnp.ones((8, 16, 8))})
+
+
+def test_what_is_too_small_to_split_is_reported_and_stepped_whole():
+    tx, params = gathered_lion("data"), {"w": jnp.ones((16, 8)), "b": jnp.ones(5)}
+    with pytest.warns(UserWarning, match=r"\['b'\].*\(5,\)"):
+        zero_sharding(tx, params, NamedSharding(LINE, P()), "data")
+
+
+def test_inner_must_be_a_transformation():
+    with pytest.raises(TypeError, match="inner must be an optax"):
+        sign_gather(lion_jax.lion, "data")
+
+
+def test_the_state_has_the_shapes_of_the_rule_alone_from_outside():
+    params = draw()
+    state = sign_gather(lion_jax.scale_by_sign_momentum(), "data").init(params)
+    assert isinstance(state, SignGatherState)
+    equal(state.inner_state, lion_jax.scale_by_sign_momentum().init(params))
