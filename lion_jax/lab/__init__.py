@@ -2,6 +2,8 @@
 
 from lion_jax.lab.comparison import Comparison as Comparison
 from lion_jax.lab.comparison import compare as compare
+from lion_jax.lab.cost.pods import PodCost as PodCost
+from lion_jax.lab.cost.pods import pod_cost as pod_cost
 from lion_jax.lab.errors import RequestError as RequestError
 from lion_jax.lab.finder import find_learning_rate as find_learning_rate
 from lion_jax.lab.finding import Finding as Finding

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,8 +10,13 @@ import lion_jax
 from lion_jax.lab import comparison, finder_report, watch_report, watching
 from lion_jax.lab.benchmark import DTYPES
 from lion_jax.lab.contenders import RULES as BENCHED
+from lion_jax.lab.cost.models import MODELS
+from lion_jax.lab.cost.pods import DTYPES as POD_DTYPES
+from lion_jax.lab.cost.report import PICTURE as COST_PICTURE
+from lion_jax.lab.cost.steps import SHARDINGS
+from lion_jax.lab.cost.topology import GENERATIONS
 from lion_jax.lab.finding import LEAST_STEPS
-from lion_jax.lab.rules import RULES
+from lion_jax.lab.rules import AMONG_REPLICAS, RULES
 from lion_jax.lab.tasks import TASKS
 from lion_jax.lab.training import SCHEDULES
 
@@ -31,12 +37,13 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=lion_jax.__version__)
     commands = whole.add_subparsers(
-        title="commands", metavar="{compare,find-lr,watch,bench,list}", dest="command"
+        title="commands", metavar="{compare,find-lr,watch,bench,cost,list}", dest="command"
     )
     _add_compare(commands)
     _add_find(commands)
     _add_watch(commands)
     _add_bench(commands)
+    _add_cost(commands)
     commands.add_parser("list", help="name the tasks and rules")
     return whole
 
@@ -51,7 +58,7 @@ def _add_compare(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_task(comparing)
-    _add_rules(comparing, comparison.DEFAULT_RULES)
+    _add_rules(comparing, comparison.DEFAULT_RULES, [*RULES, *AMONG_REPLICAS])
     comparing.add_argument(
         "--against",
         default=argparse.SUPPRESS,
@@ -173,13 +180,52 @@ def _add_bench(commands: Any) -> None:
     _add_output(timing, "benchmark", "csv: a row for each time; json: with settings, memory")
 
 
+def _add_cost(commands: Any) -> None:
+    costing = commands.add_parser(
+        "cost",
+        help="count what a step stores, moves and sends on a TPU pod, without one",
+        description="Compile the step of each rule for a slice of a TPU pod, with no TPU, and "
+        "count in the program what each chip stores, moves through its memory and sends, each with "
+        f"its floor. Needs the extra pods. Prints a table; writes a picture ({COST_PICTURE}) and "
+        "the records. For example: lion-jax cost --rule lion,adamw --model gpt2 "
+        "--topology v5e:16x16 --sharding fsdp",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    costing.add_argument(
+        "--rule", default="lion,adamw", help=f"comma-separated, from: {', '.join(RULES)}"
+    )
+    costing.add_argument(
+        "--model",
+        default="gpt2",
+        help=f"one of: {', '.join(MODELS)}; or a JSON file of shapes, "
+        'such as {"w": [768, 3072], "b": [3072]}, nested at will',
+    )
+    costing.add_argument(
+        "--topology",
+        default="v5e:16x16",
+        metavar="NAME",
+        help=f"a generation ({', '.join(GENERATIONS)}) and a grid of chips, e.g. v5p:8x8x8",
+    )
+    costing.add_argument(
+        "--sharding",
+        default="fsdp",
+        help="; ".join(f"{name}: {what}" for name, what in SHARDINGS.items()),
+    )
+    costing.add_argument(
+        "--dtype", default="float32", help=f"of parameters and gradients: {', '.join(POD_DTYPES)}"
+    )
+    _add_output(costing, "cost", "csv: a row for each rule; json: with collectives")
+
+
 def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="digits", help=f"one of: {', '.join(TASKS)}")
 
 
-def _add_rules(parser: argparse.ArgumentParser, default: tuple[str, ...]) -> None:
+def _add_rules(
+    parser: argparse.ArgumentParser, default: tuple[str, ...], possible: Iterable[str] = RULES
+) -> None:
     parser.add_argument(
-        "--rules", default=",".join(default), help=f"comma-separated, from: {', '.join(RULES)}"
+        "--rules", default=",".join(default), help=f"comma-separated, from: {', '.join(possible)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `lion-jax` with `compare`, `find-lr`, `watch`, `bench` and `list`."""
+"""The command line: `lion-jax` with `compare`, `find-lr`, `watch`, `bench`, `cost`, `list`."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -22,8 +23,10 @@ from lion_jax.lab import (
 )
 from lion_jax.lab.benchmark import benchmark
 from lion_jax.lab.comparison import compare
+from lion_jax.lab.cost import report as cost_report
+from lion_jax.lab.cost.pods import pod_costs
 from lion_jax.lab.errors import RequestError
-from lion_jax.lab.rules import IN_FEWER_BYTES, IN_FLOAT32
+from lion_jax.lab.rules import AMONG_REPLICAS, IN_FEWER_BYTES, IN_FLOAT32
 from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.watching import watch
 
@@ -43,6 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "find-lr": _find,
         "watch": _watch,
         "bench": _bench,
+        "cost": _cost,
         "list": _list,
     }
     try:
@@ -150,6 +154,29 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _cost(options: argparse.Namespace) -> int:
+    with _output_errors(options.output):
+        files.check_writable(options.output, [cost_report.PICTURE, f"records.{options.records}"])
+    # A machine without a TPU but with libtpu would look for one.
+    jax.config.update("jax_platforms", "cpu")
+    with progress.stages() as on_progress:
+        costs = pod_costs(
+            arguments.names(options.rule),
+            options.model,
+            options.topology,
+            options.sharding,
+            dtype=options.dtype,
+            on_progress=on_progress,
+        )
+    with _output_errors(options.output):
+        written = cost_report.save(costs, options.output, options.records)
+    console = _console()
+    console.print(cost_report.table(costs))
+    for line in [*cost_report.summary(costs), f"Written: {', '.join(map(str, written))}"]:
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     tasks = Table("task", "what it is", title="Tasks", title_justify="left")
     for name, make in TASKS.items():
@@ -161,8 +188,11 @@ def _list(options: argparse.Namespace) -> int:
     stored = Table("rule", "what it is", title="In fewer bytes", title_justify="left")
     for rule in IN_FEWER_BYTES.values():
         stored.add_row(rule.name, rule.description)
+    shared = Table("rule", "what it is", title="Among replicas, for compare", title_justify="left")
+    for rule in AMONG_REPLICAS.values():
+        shared.add_row(rule.name, rule.description)
     console = _console()
-    console.print(tasks, rules, stored)
+    console.print(tasks, rules, stored, shared)
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 
 from lion_jax.lab.errors import RequestError, check_whole, known
-from lion_jax.lab.rules import RULES, Rule
+from lion_jax.lab.rules import AMONG_REPLICAS, RULES, Rule
 from lion_jax.lab.tasks import TASKS, Task
 from lion_jax.lab.training import SCHEDULES, Outcome, Timing, train
 
@@ -221,12 +221,14 @@ def compare(
 
     Args:
       task: a name from ``TASKS``, or a :class:`~lion_jax.lab.tasks.Task`.
-      rules: names from ``RULES``, or :class:`~lion_jax.lab.rules.Rule` objects.
+      rules: names from ``RULES`` or ``AMONG_REPLICAS``, or
+        :class:`~lion_jax.lab.rules.Rule` objects.
       against: the name of one of the rules, which differences are taken to; None is the best.
       learning_rates: how many peak learning rates to try for each rule, at least 1.
       steps: training steps of a run, at least 1.
       seeds: runs for each learning rate, at least 1; a standard error needs 2.
-      batch_size: examples in a batch, from 1 to the size of the training split.
+      batch_size: examples in a batch, from 1 to the size of the training split, and a
+        multiple of the replicas of each rule.
       schedule: ``"cosine"`` (a warm-up over a twentieth of the steps, then a decay to 0) or
         ``"constant"``.
       on_progress: called with a rule's name and the steps that its runs have done: 0 when it starts
@@ -238,7 +240,7 @@ def compare(
     Raises:
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
-    rules = choose_rules(rules)
+    rules = choose_rules(rules, RULES | AMONG_REPLICAS)
     if against is not None:
         known("rule to compare against", against, {rule.name: rule for rule in rules})
     known("schedule", schedule, SCHEDULES)
@@ -247,6 +249,12 @@ def compare(
     check_whole("steps", steps, 1)
     check_whole("seeds", seeds, 1)
     check_whole("batch_size", batch_size, 1, len(task.train.y), "the training split")
+    for rule in rules:
+        if batch_size % rule.replicas:
+            raise RequestError(
+                f"batch_size must be a multiple of {rule.replicas}, the replicas of {rule.name} "
+                f"that share a batch; got {batch_size}"
+            )
     if learning_rates * seeds > MOST_RUNS:
         raise RequestError(
             f"learning_rates * seeds must be at most {MOST_RUNS}, since the runs of a rule are "
@@ -272,14 +280,14 @@ def compare(
     return Comparison(task, settings, tuple(results), against)
 
 
-def choose_rules(rules: Iterable[str | Rule]) -> list[Rule]:
+def choose_rules(rules: Iterable[str | Rule], possible: dict[str, Rule] = RULES) -> list[Rule]:
     """The rules of these names; refuses none and two of one name."""
     if isinstance(rules, str):
         raise RequestError(f"rules must be a list of names; got the string {rules!r}")
-    rules = [r if isinstance(r, Rule) else RULES[known("rule", r, RULES)] for r in rules]
+    rules = [r if isinstance(r, Rule) else possible[known("rule", r, possible)] for r in rules]
     names = [rule.name for rule in rules]
     if not rules:
-        raise RequestError(f"rules must name at least one of {', '.join(RULES)}; got none")
+        raise RequestError(f"rules must name at least one of {', '.join(possible)}; got none")
     if len(set(names)) < len(names):
         raise RequestError(f"rules must have different names; got {', '.join(names)}")
     return rules

@@ -11,12 +11,15 @@ import optax
 
 from lion_jax.combinators.lookahead import lookahead
 from lion_jax.combinators.scout import scout
+from lion_jax.distributed.majority_vote import majority_vote
 from lion_jax.optimizers.adaptive import adabelief, adan, ademamix, tadam
 from lion_jax.optimizers.layerwise import adamp, lamb, lars, ralars
 from lion_jax.optimizers.lion import decoupled_lion, lion
 from lion_jax.precision.master_weights import with_master_weights
 from lion_jax.precision.quantized_state import with_quantized_state
 from lion_jax.precision.stochastic_rounding import round_stochastically
+from lion_jax.primitives.decay import add_decoupled_weight_decay
+from lion_jax.primitives.momentum import scale_by_sign_momentum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Rule:
         rather than by a multiple of its gradient or its leaf's norm.
       params_dtype: what the parameters, and so their gradients, are stored in; the model computes
         in float32 all the same. None leaves them as the task makes them: float32.
+      replicas: among how many the batch is shared, each with a gradient and a state of its own;
+        the rule exchanges what it needs along the axis ``"replicas"``. With 1 there is no axis.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Rule:
     learning_rates: tuple[float, float]
     moves_by_rate: bool = False
     params_dtype: Any = None
+    replicas: int = 1
 
     def __post_init__(self):
         """Refuses a range that is none."""
@@ -75,6 +81,8 @@ def _call(factory: Callable[..., Any], fixed: dict[str, Any]) -> str:
     arguments = ["learning_rate", *(f"{name}={value}" for name, value in fixed.items())]
     return f"{package}.{factory.__name__}({', '.join(arguments)})"
 
+
+REPLICAS = "replicas"
 
 # Every range spans three decades.
 _LION, _ADAM, _SGD = (1e-4, 1e-1), (1e-3, 1e0), (3e-3, 3e0)
@@ -174,10 +182,34 @@ def _in_format(rule: Rule, name: str, stored: _Format) -> Rule:
     )
 
 
+def _by_vote(replicas: int, *, average: bool = False) -> Rule:
+    """Lion with votes of replicas, each with its part of the batch, instead of a mean gradient."""
+    vote = f'majority_vote("{REPLICAS}"{", average=True" if average else ""})'
+    return Rule(
+        f"lion_{'average' if average else 'vote'}_{replicas}",
+        f"lion among {replicas} replicas, distributed.{vote} behind its momentum",
+        lambda schedule, peak: optax.chain(
+            scale_by_sign_momentum(**_LION_DEFAULTS),
+            majority_vote(REPLICAS, average=average),
+            add_decoupled_weight_decay(0.1),
+            optax.scale_by_learning_rate(schedule),
+        ),
+        _LION,
+        moves_by_rate=True,
+        replicas=replicas,
+    )
+
+
 IN_FLOAT32: dict[str, Rule] = {rule.name: rule for rule in _RULES}
 IN_FEWER_BYTES: dict[str, Rule] = {
     f"{rule}_{name}": _in_format(IN_FLOAT32[rule], name, stored)
     for rule in ("lion", "adamw")
     for name, stored in _FORMATS.items()
+}
+AMONG_REPLICAS: dict[str, Rule] = {
+    rule.name: rule
+    for average in (False, True)
+    for replicas in (2, 8, 32)
+    for rule in [_by_vote(replicas, average=average)]
 }
 RULES: dict[str, Rule] = IN_FLOAT32 | IN_FEWER_BYTES

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import scipy.stats
 
-from lion_jax.lab.rules import Rule
+from lion_jax.lab.rules import REPLICAS, Rule
 from lion_jax.lab.tasks import Task
 from lion_jax.precision.audit import audit_dead_steps
 
@@ -110,13 +110,26 @@ def _program(
     def transformation(peak):
         return optax.with_extra_args_support(rule.make(lambda count: peak * shape(count), peak))
 
+    def update(params, state, peak, batch):
+        loss, gradients = jax.value_and_grad(task.loss)(params, x[batch], y[batch])
+        return loss, *transformation(peak).update(gradients, state, params)
+
+    def update_among_replicas(params, states, peak, batch):
+        shares = batch.reshape(rule.replicas, -1)
+        on_all = jax.vmap(update, (None, 0, None, 0), axis_name=REPLICAS)
+        losses, updates, states = on_all(params, states, peak, shares)
+        return losses.mean(), jax.tree.map(lambda u: u[0], updates), states
+
     def start(peak, params):
-        return params, transformation(peak).init(params), jnp.float32(0.0)
+        state = transformation(peak).init(params)
+        if rule.replicas > 1:
+            state = jax.tree.map(lambda s: jnp.stack([s] * rule.replicas), state)
+        return params, state, jnp.float32(0.0)
 
     def step(carry, peak, batch):
         params, state, worst_loss = carry
-        loss, gradients = jax.value_and_grad(task.loss)(params, x[batch], y[batch])
-        updates, state = transformation(peak).update(gradients, state, params)
+        step_once = update if rule.replicas == 1 else update_among_replicas
+        loss, updates, state = step_once(params, state, peak, batch)
         return optax.apply_updates(params, updates), state, jnp.maximum(worst_loss, loss)
 
     def finish(carry, peak, first_loss):
