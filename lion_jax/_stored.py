@@ -80,7 +80,7 @@ def first_difference(
 
 def checksum(leaf: Any) -> int | None:
     """That of a :class:`Record`."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return None
     return zlib.crc32(np.asarray(_bits(leaf)).reshape(-1).view(np.uint8).data)
 

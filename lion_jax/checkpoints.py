@@ -272,6 +272,8 @@ def _read_arrays(checkpoint: _Checkpoint, records: list[Record], likes: list[Any
     stored = {str(i): like for i, like in enumerate(likes) if like.size}
     try:
         arrays = _stored.read(folder, {i: _stored.to_read(like) for i, like in stored.items()})
+    except jax.errors.JaxRuntimeError:
+        raise  # no damage: another process has died, or memory has run out
     except Exception:
         # It may be the sharding that does not suit; damaged is what cannot be read without it.
         for i, like in stored.items():

@@ -403,3 +403,14 @@ def test_a_run_killed_twenty_times_ends_where_an_unbroken_one_does(tmp_path, cap
     assert broken.read_bytes() == unbroken.read_bytes()
     assert not is_unfinished(folder)
     assert kills > 0
+
+
+def test_a_failure_of_the_devices_is_not_taken_for_damage(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, jnp.ones(2))
+
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Connection closed by peer")
+
+    monkeypatch.setattr(checkpoints._stored, "read", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="closed by peer"):
+        checkpoints.restore(tmp_path, jnp.ones(2))
