@@ -24,6 +24,7 @@ def test_it_is_short():
         "docs/index.md",
         "docs/training-loop.md",
         "docs/precision.md",
+        "docs/many-chips.md",
         "docs/state.md",
         "docs/finding-a-learning-rate.md",
     ],
