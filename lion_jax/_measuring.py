@@ -139,7 +139,15 @@ def _moments(state: optax.OptState, params: optax.Params) -> Any:
     for moment in _first_moments(state):
         for keys, leaf in jax.tree_util.tree_leaves_with_path(moment):
             found.setdefault(keys, leaf)
-    return treedef.unflatten([found.get(keys, jnp.zeros_like(leaf)) for keys, leaf in leaves])
+    moments = [found.get(keys, jnp.zeros_like(leaf)) for keys, leaf in leaves]
+    for (keys, leaf), moment in zip(leaves, moments, strict=True):
+        if jnp.shape(moment) != jnp.shape(leaf):
+            raise ValueError(
+                "with_metrics needs moments of the parameters' shapes; got "
+                f"{jnp.shape(moment)} for {jnp.shape(leaf)} at {jax.tree_util.keystr(keys)}. "
+                "Try it within sign_gather, with its axis_name."
+            )
+    return treedef.unflatten(moments)
 
 
 def _first_moments(state: optax.OptState) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
 
 AxisName = str | tuple[str, ...]
 
@@ -63,18 +64,38 @@ def is_mapped(axis_name: AxisName) -> bool:
 
 
 def check_own(tree: Any, axis_name: AxisName, what: str) -> None:
-    """Raises a `ValueError` if jax knows that a tree is the same on all replicas.
+    """Raises a `ValueError` if jax knows that a leaf is the same on all replicas.
 
     With `check_vma=True` the gradient of replicated parameters has been summed over all replicas,
     in full precision, before an optimizer sees it.
     """
-    for name in names_of(axis_name):
-        if _is_tracked(name) and not any(_varies(x, name) for x in jax.tree.leaves(tree)):
-            raise ValueError(
-                f"{what} must be each replica's own along axis_name={name!r}; got the same on all "
-                "of them: jax.shard_map sums the gradient of replicated parameters. Try to "
-                f'differentiate at jax.lax.pcast(params, {name!r}, to="varying").'
-            )
+    for name in filter(_is_tracked, names_of(axis_name)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if not _varies(leaf, name):
+                raise ValueError(
+                    f"{what} must be each replica's own along axis_name={name!r}; got the same on "
+                    f"all of them at {jax.tree_util.keystr(path) or 'the root'}: jax.shard_map "
+                    "sums the gradient of replicated parameters. Try to differentiate at "
+                    f'jax.lax.pcast(params, {name!r}, to="varying").'
+                )
+
+
+def check_all_manual(needed_by: str) -> None:
+    """Raises a `ValueError` beside Explicit axes, over which jax does not reshape what is split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    explicit = [name for name, kind in types.items() if kind == AxisType.Explicit]
+    if mesh.manual_axes and explicit:
+        raise ValueError(
+            f"{needed_by} needs a jax.shard_map over all Explicit axes of the mesh; got one that "
+            f"leaves out {', '.join(map(repr, explicit))}. Try jax.shard_map without axis_names."
+        )
+
+
+def in_mesh_order(axis_name: AxisName) -> AxisName:
+    """Several names in the order of the mesh, whatever order they came in."""
+    order = [name for name in _manual_axes() if name in names_of(axis_name)]
+    return tuple(order) if len(order) == len(names_of(axis_name)) > 1 else axis_name
 
 
 def vary(x: jax.Array, axis_name: AxisName) -> jax.Array:

@@ -102,6 +102,11 @@ def place_state(leaf: jax.ShapeDtypeStruct, owner: int, parameter: Placed) -> Pl
 
 def _check_fits(parameter: Placed) -> None:
     path, shape, spec = parameter.path, parameter.array.shape, parameter.sharding.spec
+    if PartitionSpec.UNCONSTRAINED in spec:
+        raise ValueError(
+            f"param_sharding must say where each dimension is; got {spec} for the parameter at "
+            f"{path}. Try None instead of UNCONSTRAINED, which leaves a dimension whole."
+        )
     if len(spec) > len(shape):
         raise ValueError(
             "param_sharding must have no more entries than a parameter has dimensions; got "

@@ -90,6 +90,52 @@ def split_dimensions(
     )
 
 
+def dimensions_in(
+    optimizer: Any, state: Any, params: Any, shards: int, otherwise: list[int | None]
+) -> list[int | None]:
+    """Along which dimension each parameter's state is split, as a part of it tells.
+
+    Args:
+      optimizer: whose state it is.
+      state: one of `shards` equal parts.
+      params: a tree like the parameters, whole.
+      shards: the number of parts.
+      otherwise: for parameters of which the state has nothing.
+
+    Raises:
+      ValueError: a leaf of the state that is neither whole nor such a part.
+    """
+    leaves, treedef = jax.tree.flatten_with_path(params)
+    shapes = [[] for _ in leaves]
+
+    def note(leaf, i):
+        if not _is_masked(leaf) and jnp.ndim(leaf) == jnp.ndim(leaves[i][1]):
+            shapes[i].append(jnp.shape(leaf))
+
+    optax.tree_utils.tree_map_params(
+        optimizer, note, state, treedef.unflatten(range(len(leaves))), is_leaf=_is_masked
+    )
+    return [
+        _dimension(jnp.shape(p), of_state, shards, path) if of_state else dimension
+        for (path, p), of_state, dimension in zip(leaves, shapes, otherwise, strict=True)
+    ]
+
+
+def _dimension(shape: Any, of_state: list[Any], shards: int, path: Any) -> int | None:
+    if shape in of_state:
+        return None
+    for part in of_state:
+        differing = [d for d, extent in enumerate(shape) if part[d] != extent]
+        if len(differing) == 1 and part[differing[0]] * shards == shape[differing[0]]:
+            return differing[0]
+    raise ValueError(
+        f"the state of sign_gather must be whole or one of {shards} equal parts; got a leaf of "
+        f"shape {of_state[0]} for the parameter at {jax.tree_util.keystr(path) or 'the root'} of "
+        f"shape {shape}. Try zero_sharding(optimizer, params, param_sharding, axis_name) to place "
+        "it, and the specs of those shardings for jax.shard_map."
+    )
+
+
 def _moments(optimizer: Any, treedef: Any, leaves: list[Any]) -> list[list[Any]]:
     """For each parameter the leaves of its state that are to be cut as it is."""
     moments = [[] for _ in leaves]

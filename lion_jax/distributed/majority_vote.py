@@ -9,10 +9,12 @@ import optax
 from jax import lax
 
 from lion_jax._checks import check_choice, check_flag, check_real
+from lion_jax._dtypes import at_least_float32
 from lion_jax.distributed._collectives import (
     LANES,
     AxisName,
     all_gather,
+    check_all_manual,
     check_axis_name,
     check_own,
     replicas,
@@ -47,7 +49,8 @@ def majority_vote(
     Args:
       axis_name: the axis of `jax.shard_map`, `jax.pmap` or `jax.vmap` around the update, or a tuple
         of axes. Among 64 chips or more name both or all three dimensions of the torus, e.g.
-        ``("x", "y")``: see the notes.
+        ``("x", "y")``: see the notes. Axes that a `jax.shard_map` leaves to the compiler must be
+        Auto, and leaves that are split over them are gathered, but for ``"float"``.
       wire: what a chip sends per parameter. ``"bits"``: five signs in a byte, in two phases; each
         chip gets all replicas' signs for its part of the parameters, counts, and all gather the
         outcome: 0.2 + 0.2 bytes. ``"int8"``: the same with a sign in a byte: 1 + 1. ``"float"``:
@@ -92,11 +95,11 @@ def majority_vote(
         del params, extra_args
         check_real(updates, "majority_vote")
         n = replicas(axis_name)
-        if not jax.tree.leaves(updates):
-            return updates, state
         check_own(updates, axis_name, "updates")
-        if wire == "float":
+        has_entries = any(jnp.size(u) for u in jax.tree.leaves(updates))
+        if wire == "float" or not has_entries:
             return _count(updates, axis_name, n, average), state
+        check_all_manual(f'majority_vote with wire="{wire}"')
         return _two_phases(updates, axis_name, n, average, _SIGNS_PER_BYTE[wire]), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -107,7 +110,7 @@ def _count(updates: Any, axis_name: AxisName, n: int, average: bool) -> Any:
 
     def outcome(u, sign):
         total = lax.psum(vary(sign, axis_name), axis_name)
-        return (total / n if average else jnp.sign(total)).astype(u.dtype)
+        return _mean(total, n, u) if average else jnp.sign(total).astype(u.dtype)
 
     return jax.tree.map(outcome, updates, signs)
 
@@ -124,4 +127,8 @@ def _two_phases(updates: Any, axis_name: AxisName, n: int, average: bool, per_by
     # The least integer type that has both n and -n.
     totals = all_gather(jnp.stack(counts).astype(np.min_scalar_type(-n - 1)), axis_name)
     laid_out = lay_out(list(totals[:, :size]), updates)
-    return jax.tree.map(lambda u, total: (total / n).astype(u.dtype), updates, laid_out)
+    return jax.tree.map(lambda u, total: _mean(total, n, u), updates, laid_out)
+
+
+def _mean(total: jax.Array, n: int, like: jax.Array) -> jax.Array:
+    return (total.astype(at_least_float32(like)) / n).astype(like.dtype)

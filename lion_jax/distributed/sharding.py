@@ -8,6 +8,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lion_jax._checks import check_choice, check_transformation
+from lion_jax.distributed._collectives import names_of
 from lion_jax.distributed._placing import Placed, place_parameters, place_state
 from lion_jax.distributed._splitting import map_state, split_dimensions
 from lion_jax.distributed._unsplit import describe
@@ -24,7 +25,9 @@ def state_sharding(
     per group, has it along the dimensions that divide, and is whole along the others, which is
     right but costs memory: :func:`zero_sharding` along an axis over which the parameters are split
     already gives the same shardings, and reports such leaves. A leaf of another rank (a counter, a
-    number per parameter, a factored moment) is on every device.
+    number per parameter, a factored moment) is on every device. Within `jax.shard_map` exponents
+    must not be whole where their integers are split: choose a group size that divides the rows of
+    a shard.
 
     ``jax.jit(optimizer.init)`` alone raises on an Explicit mesh, ``jax.make_mesh``'s default, and
     puts the state wherever the compiler likes on an Auto mesh.
@@ -85,7 +88,8 @@ def zero_sharding(
       optimizer: any transformation, ``optax.MultiSteps`` included.
       params: a tree of arrays or of ``jax.ShapeDtypeStruct``; nothing is computed with it.
       param_sharding: the parameters' shardings, as in :func:`state_sharding`.
-      axis_name: the mesh axis, or a tuple of axes, over whose devices the state is split.
+      axis_name: the mesh axis, or a tuple of axes, over whose devices the state is split, in the
+        order of the mesh.
       unsplit: what to do about state that cannot be split, which every device along the axis keeps
         in whole: ``"warn"``, ``"raise"`` or ``"ignore"``. Counters are meant to be whole.
 
@@ -138,15 +142,17 @@ def zero_sharding(
 
 
 def _axes(axis_name: Any, param_sharding: Any) -> tuple[str, ...]:
-    """The axes as a tuple, all of which every mesh has."""
-    axes = tuple(axis_name) if isinstance(axis_name, tuple | list) else (axis_name,)
+    """The axes as a tuple, in the order of the mesh; every mesh must have them all."""
+    axes = names_of(axis_name)
+    are_names = isinstance(axes, tuple) and all(isinstance(name, str) for name in axes)
     for sharding in jax.tree.leaves(param_sharding):
         names = sharding.mesh.axis_names
-        if not axes or len(set(axes)) < len(axes) or not set(axes) <= set(names):
+        if not (are_names and axes and set(axes) <= set(names) and len(set(axes)) == len(axes)):
             raise ValueError(
                 "axis_name must be an axis of the mesh, or a tuple of different ones, of "
                 f"{', '.join(map(repr, names))}; got {axis_name!r}. Try axis_name={names[0]!r}."
             )
+        axes = tuple(name for name in names if name in axes)
     return axes
 
 

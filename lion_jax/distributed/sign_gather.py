@@ -7,21 +7,23 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lion_jax._checks import check_real, check_transformation
+from lion_jax._checks import check_has_params, check_real, check_transformation
 from lion_jax._dtypes import at_least_float32
 from lion_jax.distributed._collectives import (
     LANES,
     AxisName,
     all_gather,
+    check_all_manual,
     check_axis_name,
     check_own,
+    in_mesh_order,
     is_mapped,
     reduce_scatter,
     replicas,
     vary,
 )
 from lion_jax.distributed._packing import pack_tree, signs_of, unpack_tree
-from lion_jax.distributed._splitting import split_dimensions
+from lion_jax.distributed._splitting import dimensions_in, split_dimensions
 
 _SIGNS_PER_BYTE = 5
 
@@ -51,7 +53,9 @@ def sign_gather(
       u &= \operatorname{sign} (u^{(1)}, \dots, u^{(n)}) && \text{(all-gather of 1.6 bits each)}
 
     With an inner rule whose updates are signs, as Lion's before decay and learning rate, this is
-    the unsharded rule bit for bit, with an n-th of its state on each chip. An all-reduce of float32
+    what the unsharded rule makes of the same mean gradient, bit for bit, with an n-th of its state
+    on each chip. (Over several axes, and more than 16 replicas of one, gradients are summed level
+    by level, in another order than by an all-reduce.) An all-reduce of float32
     gradients sends 8 bytes per parameter; this sends 4 to reduce and 0.2 to gather, where gathering
     weights would send another 4.
 
@@ -68,14 +72,17 @@ def sign_gather(
 
       sign_gather(optax.chain(lion_jax.scale_by_sign_momentum(), majority_vote("slice")), "chip")
 
-    The state is placed by :func:`lion_jax.distributed.zero_sharding`, which splits just it, along
-    the same dimensions; parameters that cannot be split are stepped whole on all replicas.
+    The state is placed by :func:`lion_jax.distributed.zero_sharding`, which splits just it, and
+    each update finds in its shapes how; what cannot be split is stepped whole on all replicas. Put
+    within it what changes or keeps gradients (clipping, accumulation, metrics): around it they are
+    each replica's own.
 
     Args:
       inner: any transformation of which the signs of the updates are wanted, elementwise: norms
         would be those of a replica's part.
-      axis_name: the axis of `jax.shard_map` or `jax.pmap` around the update, or a tuple of axes.
-        `init` within a `jax.pmap` of that axis gives each replica's part, elsewhere the whole.
+      axis_name: the axis of `jax.shard_map` or `jax.pmap` around the update, or a tuple of axes,
+        whose order does not matter: it is the mesh's. `init` where all of them are mapped, as in a
+        `jax.pmap`, gives each replica's part, elsewhere the whole.
 
     Returns:
       A transformation with :class:`SignGatherState`. `update` takes each replica's own gradient, of
@@ -84,10 +91,11 @@ def sign_gather(
 
     Raises:
       TypeError: ``inner`` is no transformation, ``axis_name`` is no name, gradients are complex.
-      ValueError: within `update`, an axis that is not there, a state that is not split as the
-        gradient is, or, as far as jax tells, gradients that are the same on all replicas:
-        `jax.shard_map` sums the gradient of replicated parameters by itself unless they are made
-        each replica's own by ``jax.lax.pcast(params, axis_name, to="varying")``.
+      ValueError: within `update`, an axis that is not there, a state that is not split, or
+        otherwise than into parts, Explicit axes left out of the `jax.shard_map`, or, as far as jax
+        tells, gradients that are the same on all replicas: `jax.shard_map` sums the gradient of
+        replicated parameters by itself unless they are made each replica's own by
+        ``jax.lax.pcast(params, axis_name, to="varying")``.
 
     Example:
       >>> import jax
@@ -114,87 +122,108 @@ def sign_gather(
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        return SignGatherState(inner.init(_parts(params) if is_mapped(axis_name) else params))
+        if not is_mapped(axis_name):
+            return SignGatherState(inner.init(params))
+        leaves, treedef = jax.tree.flatten(params)
+        dimensions = _splittable(inner, params, replicas(axis_name))
+        parts = _parts(leaves, dimensions, in_mesh_order(axis_name))
+        return SignGatherState(inner.init(treedef.unflatten(parts)))
 
     def update(updates, state, params=None, **extra_args):
         check_real(updates, "sign_gather")
-        n = replicas(axis_name)
-        gradients, treedef = jax.tree.flatten(updates)
-        if gradients:
-            check_own(updates, axis_name, "gradients")
-        dimensions = _dimensions(updates, n)
-        means = treedef.unflatten(_mean_parts(gradients, dimensions, axis_name, n))
-        # Else XLA rounds the rule's products and sums in the division's loop as nowhere else.
-        means = jax.tree.map(lax.optimization_barrier, means)
-        _check_split(inner, means, state.inner_state)
-        params = None if params is None else _parts(params)
-        directions, inner_state = inner.update(means, state.inner_state, params, **extra_args)
-        signs = _gather(treedef.flatten_up_to(directions), dimensions, axis_name, n)
-        signs = [sign.astype(g.dtype) for sign, g in zip(signs, gradients, strict=True)]
-        return treedef.unflatten(signs), SignGatherState(inner_state)
-
-    def _parts(tree):
-        """This replica's parts of a tree like the parameters."""
-        dimensions = iter(_dimensions(tree, replicas(axis_name)))
-        return jax.tree.map(lambda x: _part(x, next(dimensions), axis_name), tree)
-
-    def _dimensions(tree, n):
-        return jax.tree.structure(tree).flatten_up_to(split_dimensions(inner, tree, n))
+        n, axes = replicas(axis_name), in_mesh_order(axis_name)
+        check_own(updates, axes, "gradients")
+        check_all_manual("sign_gather")
+        # A parameter without a gradient, None, is a leaf of `like` alone.
+        if any(g is None for g in jax.tree.leaves(updates, is_leaf=lambda g: g is None)):
+            check_has_params(params, "sign_gather, of parameters without a gradient,")
+        like = updates if params is None else params
+        leaves, treedef = jax.tree.flatten(like)
+        gradients = treedef.flatten_up_to(updates)
+        splittable = _splittable(inner, like, n)
+        dimensions = dimensions_in(inner, state.inner_state, like, n, splittable)
+        _check_split(dimensions, splittable, n)
+        means = _mean_parts(gradients, dimensions, axes, n)
+        if params is not None:
+            params = treedef.unflatten(_parts(leaves, dimensions, axes))
+        directions, inner_state = inner.update(
+            treedef.unflatten(means), state.inner_state, params, **extra_args
+        )
+        signs = _gather(treedef.flatten_up_to(directions), dimensions, axes, n)
+        updates = treedef.unflatten(map(_like, signs, gradients))
+        return updates, SignGatherState(inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _part(x: jax.Array, dimension: int | None, axis_name: AxisName) -> jax.Array:
-    if dimension is None:
-        return x
-    size = x.shape[dimension] // lax.axis_size(axis_name)
-    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * size, size, dimension)
+def _splittable(inner: Any, params: Any, n: int) -> list[int | None]:
+    """Along which dimension each parameter's state can be split into n parts."""
+    return jax.tree.structure(params).flatten_up_to(split_dimensions(inner, params, n))
+
+
+def _check_split(dimensions: list[int | None], splittable: list[int | None], n: int) -> None:
+    """Refuses a state that is all whole and need not be: forgotten, it would cost all it can."""
+    if n > 1 and dimensions != splittable and all(d is None for d in dimensions):
+        raise ValueError(
+            f"the state of sign_gather must be split among the {n} replicas; got all of it on "
+            "each. Try zero_sharding(optimizer, params, param_sharding, axis_name) to place it, "
+            "and the specs of those shardings for jax.shard_map."
+        )
+
+
+def _parts(
+    leaves: list[jax.Array], dimensions: list[int | None], axis_name: AxisName
+) -> list[jax.Array]:
+    """This replica's parts of the leaves."""
+
+    def part(x, dimension):
+        if dimension is None:
+            return x
+        size = x.shape[dimension] // lax.axis_size(axis_name)
+        return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * size, size, dimension)
+
+    return list(map(part, leaves, dimensions))
 
 
 def _mean_parts(
-    gradients: list[jax.Array], dimensions: list[int | None], axis_name: AxisName, n: int
-) -> list[jax.Array]:
+    gradients: list[Any], dimensions: list[int | None], axis_name: AxisName, n: int
+) -> list[Any]:
     """This replica's parts of the mean gradient, and all of it where it cannot be split."""
-    wide = [vary(g.astype(at_least_float32(g)), axis_name) for g in gradients]
-    split = {i: d for i, d in enumerate(dimensions) if d is not None}
+    wide = {
+        i: vary(g.astype(at_least_float32(g)), axis_name)
+        for i, g in enumerate(gradients)
+        if g is not None
+    }
+    split = {i: d for i in wide if (d := dimensions[i]) is not None}
+    sums = {i: lax.psum(g, axis_name) for i, g in wide.items() if i not in split}
     parts = reduce_scatter([wide[i] for i in split], list(split.values()), axis_name)
-    sums = dict(zip(split, parts, strict=True))
-    for i, g in enumerate(wide):
-        if i not in split:
-            sums[i] = lax.psum(g, axis_name)
-    return [(sums[i] / n).astype(g.dtype) for i, g in enumerate(gradients)]
+    sums |= dict(zip(split, parts, strict=True))
+    # Else XLA rounds the rule's products and sums in the division's loop as nowhere else.
+    means = {i: lax.optimization_barrier(total / n) for i, total in sums.items()}
+    return [_like(means.get(i), g) for i, g in enumerate(gradients)]
 
 
 def _gather(
-    directions: list[jax.Array], dimensions: list[int | None], axis_name: AxisName, n: int
-) -> list[jax.Array]:
+    directions: list[Any], dimensions: list[int | None], axis_name: AxisName, n: int
+) -> list[Any]:
     """The signs of all replicas' parts, joined, and of what each of them has in whole."""
-    signs = [signs_of(u) for u in directions]
-    split = {i: d for i, d in enumerate(dimensions) if d is not None}
-    if not split:
-        return signs
+    signs = [None if u is None else signs_of(u) for u in directions]
+    split = {i: d for i, d in enumerate(dimensions) if d is not None and signs[i] is not None}
     parts = [signs[i] for i in split]
+    if not parts:
+        return signs
     code = pack_tree(parts, _SIGNS_PER_BYTE)
     padded = vary(jnp.pad(code, (0, -len(code) % LANES)), axis_name)
     codes = all_gather(padded, axis_name).reshape(n, -1)[:, : len(code)]
     gathered = jax.vmap(lambda code: unpack_tree(code, parts, _SIGNS_PER_BYTE))(codes)
     for (i, d), part in zip(split.items(), gathered, strict=True):
-        shape = list(signs[i].shape)
+        shape = list(part.shape[1:])
         shape[d] *= n
         # Else a TPU lays them out as numbers of the gradient's width instead of bytes.
         signs[i] = lax.optimization_barrier(jnp.moveaxis(part, 0, d).reshape(shape))
     return signs
 
 
-def _check_split(inner: optax.GradientTransformation, parts: Any, state: Any) -> None:
-    """Refuses a state that is not split as the gradient is."""
-    expected = jax.eval_shape(inner.init, parts)
-    shapes = [jax.tree.map(jnp.shape, jax.tree.leaves(tree)) for tree in (state, expected)]
-    if shapes[0] != shapes[1]:
-        wrong = next((a, b) for a, b in zip(*shapes, strict=False) if a != b)
-        raise ValueError(
-            f"the state of sign_gather must be each replica's part of it; got a leaf of shape "
-            f"{wrong[0]} where the gradient's part needs {wrong[1]}. Try "
-            "zero_sharding(optimizer, params, param_sharding, axis_name) for jax.jit's "
-            "out_shardings, and the specs of those shardings for jax.shard_map."
-        )
+def _like(x: Any, gradient: Any) -> Any:
+    """In the gradient's dtype; None where there is none."""
+    return None if gradient is None else x.astype(gradient.dtype)

@@ -240,7 +240,7 @@ def compare(
     Raises:
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
-    rules = choose_rules(rules, RULES | AMONG_REPLICAS)
+    rules = choose_rules(rules, among_replicas=True)
     if against is not None:
         known("rule to compare against", against, {rule.name: rule for rule in rules})
     known("schedule", schedule, SCHEDULES)
@@ -280,16 +280,20 @@ def compare(
     return Comparison(task, settings, tuple(results), against)
 
 
-def choose_rules(rules: Iterable[str | Rule], possible: dict[str, Rule] = RULES) -> list[Rule]:
-    """The rules of these names; refuses none and two of one name."""
+def choose_rules(rules: Iterable[str | Rule], *, among_replicas: bool = False) -> list[Rule]:
+    """The rules of these names; refuses none, two of one name, and replicas unless allowed."""
     if isinstance(rules, str):
         raise RequestError(f"rules must be a list of names; got the string {rules!r}")
+    possible = RULES | AMONG_REPLICAS if among_replicas else RULES
     rules = [r if isinstance(r, Rule) else possible[known("rule", r, possible)] for r in rules]
     names = [rule.name for rule in rules]
     if not rules:
         raise RequestError(f"rules must name at least one of {', '.join(possible)}; got none")
     if len(set(names)) < len(names):
         raise RequestError(f"rules must have different names; got {', '.join(names)}")
+    shared = [rule.name for rule in rules if rule.replicas > 1]
+    if shared and not among_replicas:
+        raise RequestError(f"only `compare` trains rules of several replicas; got {shared[0]}")
     return rules
 
 

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lion_jax.lab.comparison import choose_task
-from lion_jax.lab.errors import known
+from lion_jax.lab.comparison import choose_rules, choose_task
 from lion_jax.lab.finder_checks import (
     TRY_OPTIMIZER,
     check_batches,
@@ -20,7 +19,7 @@ from lion_jax.lab.finder_checks import (
     check_range,
 )
 from lion_jax.lab.finding import Finding, read
-from lion_jax.lab.rules import RULES, Rule
+from lion_jax.lab.rules import Rule
 from lion_jax.lab.tasks import Task
 from lion_jax.lab.training import batch_indices, run_interruptibly
 
@@ -139,7 +138,7 @@ def find(
     Raises:
       RequestError: an unknown name, or a number out of range; a ``ValueError``.
     """
-    rule = rule if isinstance(rule, Rule) else RULES[known("rule", rule, RULES)]
+    (rule,) = choose_rules([rule])
     task = choose_task(task).stored_in(rule.params_dtype)
     low = rule.learning_rates[0] / BEYOND if low is None else low
     high = rule.learning_rates[1] * BEYOND if high is None else high

@@ -1,5 +1,6 @@
 """Moments in 8 bits."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -192,7 +193,7 @@ class _Store(NamedTuple):
             if code is None:
                 return moment.tree
             if stored:
-                axes = jax.tree.map(_stored_axis, *stored[0])
+                axes = jax.tree.map(self._stored_axis, *stored[0])
             else:
                 axes = jax.tree.map(self._axis, moment.tree)
             exponents = jax.tree.map(
@@ -231,7 +232,7 @@ class _Store(NamedTuple):
                 ),
                 moment.codes,
                 moment.exponents,
-                jax.tree.map(_stored_axis, moment.codes, moment.exponents),
+                jax.tree.map(self._stored_axis, moment.codes, moment.exponents),
             )
 
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
@@ -249,6 +250,21 @@ class _Store(NamedTuple):
         """Which axis of a moment is to have the groups."""
         is_large = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0 and x.size >= self.min_size
         return _longest_or_rows(x.shape) if is_large else _NONE
+
+    def _stored_axis(self, codes: jax.Array, exponents: jax.Array) -> int:
+        """Where the groups are: where exponents are fewer; if nowhere, each entry has its own."""
+        if exponents.dtype == bool:
+            return _NONE
+        axes = [axis for axis in range(codes.ndim) if codes.shape[axis] != exponents.shape[axis]]
+        groups = [math.ceil(codes.shape[axis] / self.group_size) for axis in axes]
+        if [exponents.shape[axis] for axis in axes] != groups or len(axes) > 1:
+            raise ValueError(
+                f"with_quantized_state needs an exponent for each group of {self.group_size}; got "
+                f"integers of shape {codes.shape} with exponents of shape {exponents.shape}. "
+                "Within jax.shard_map groups must not cross shards: try a group_size that divides "
+                "a shard's rows, and distributed.zero_sharding, which tells what does not divide."
+            )
+        return axes[0] if axes else 0
 
     def _mark(self, state: Any) -> Any:
         """The state with a leaf in place of each tree like the parameters."""
@@ -306,14 +322,6 @@ def _longest_or_rows(shape: tuple[int, ...]) -> int:
     if len(shape) > 1 and shape[-2] >= _LEAST_AXIS:
         return len(shape) - 2
     return shape.index(max(shape))
-
-
-def _stored_axis(codes: jax.Array, exponents: jax.Array) -> int:
-    """Which axis has the groups: where exponents are fewer; if nowhere, each entry has its own."""
-    if exponents.dtype == bool:
-        return _NONE
-    pairs = zip(codes.shape, exponents.shape, strict=True)
-    return next((axis for axis, (q, e) in enumerate(pairs) if q != e), 0)
 
 
 def _as_another(x: jax.Array) -> jax.Array:

@@ -188,6 +188,46 @@ def test_updates_keep_their_dtype_and_empty_trees_stay():
         assert nothing(jnp.zeros(2)) == {}
 
 
+def test_averages_of_float64_are_as_precise(x64):
+    tx = majority_vote("data", average=True)
+    updates = jnp.array([[1.0, -1.0], [1.0, -1.0], [-1.0, -1.0]])
+    result = jax.vmap(lambda u: tx.update(u, tx.init(u))[0], axis_name="data")(updates)
+    np.testing.assert_allclose(result[0], [1 / 3, -1], rtol=1e-15)
+
+
+def test_leaves_of_size_zero_alone_are_nothing_to_vote_on():
+    for wire in WIRES:
+        tx = majority_vote("data", wire=wire)
+        result = on_mesh(LINE, "data")(tx, [jnp.zeros((8, 0, 3))])
+        assert [x.shape for x in result] == [(0, 3)]
+
+
+@pytest.mark.parametrize("make", [majority_vote, lambda axis: sign_gather(optax.identity(), axis)])
+def test_one_summed_leaf_among_others_is_refused_by_path(make):
+    tx = make("data")
+
+    def update(g):
+        gradients = {"own": g[0], "summed": jax.lax.psum(g[0], "data")}
+        return tx.update(gradients, tx.init(gradients))[0]
+
+    mapped = jax.shard_map(update, mesh=LINE, in_specs=P("data"), out_specs=P())
+    with pytest.raises(ValueError, match=r"got the same on all of them at \['summed'\]"):
+        mapped(jnp.ones((8, 16)))
+
+
+def test_the_gradient_of_an_unused_parameter_is_a_replicas_own():
+    tx = majority_vote("data")
+
+    def update(x):
+        params = jax.lax.pcast({"used": jnp.ones(4), "unused": jnp.ones(3)}, "data", to="varying")
+        gradients = jax.grad(lambda p: jnp.sum(p["used"] * x))(params)
+        return tx.update(gradients, tx.init(params))[0]
+
+    result = jax.shard_map(update, mesh=LINE, in_specs=P("data"), out_specs=P())(jnp.ones(8))
+    np.testing.assert_array_equal(result["used"], jnp.ones(4))
+    np.testing.assert_array_equal(result["unused"], jnp.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

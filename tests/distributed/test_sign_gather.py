@@ -10,7 +10,13 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import lion_jax
-from lion_jax.distributed import SignGatherState, sign_gather, state_sharding, zero_sharding
+from lion_jax.distributed import (
+    SignGatherState,
+    majority_vote,
+    sign_gather,
+    state_sharding,
+    zero_sharding,
+)
 from lion_jax.precision import with_quantized_state
 
 P = PartitionSpec
@@ -167,11 +173,12 @@ def test_only_what_is_within_is_split():
 
 
 def test_moments_within_may_be_integers():
-    rule = with_quantized_state(lion_jax.scale_by_sign_momentum(), min_size=0, group_size=4)
-    tx, params = chained(sign_gather(rule, "data")), {"w": jnp.ones((64, 8))}
+    """Integers by the size of the whole, of which a part has less."""
+    rule = with_quantized_state(lion_jax.scale_by_sign_momentum(), group_size=8)
+    tx, params = chained(sign_gather(rule, "data")), {"w": jnp.ones((64, 64))}
     shardings, state = placed(tx, params, LINE, "data")
     step = step_of(tx, LINE, "data", shardings)
-    gradients = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((8, 64, 8)), "f")}
+    gradients = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((8, 64, 64)), "f")}
     alone, expected = rule.init(params), params
     for _ in range(3):
         new, state = step(params, state, gradients)
@@ -197,11 +204,97 @@ def test_a_nan_gives_no_step_and_stays_in_the_momentum():
 
 def test_a_state_that_is_not_split_is_refused_with_the_remedy():
     tx, params = gathered_lion("data"), {"w": jnp.ones((16, 8))}
+    gradients = {"w": jnp.ones((8, 16, 8))}
     whole = state_sharding(tx, params, NamedSharding(LINE, P()))
-    step = step_of(tx, LINE, "data", whole)
-    words = r"got a leaf of shape \(16, 8\) where .* needs \(2, 8\). Try zero_sharding"
+    with pytest.raises(ValueError, match=r"among the 8 replicas; .* Try zero_sharding"):
+        step_of(tx, LINE, "data", whole)(params, tx.init(params), gradients)
+    halves = zero_sharding(tx, params, NamedSharding(GRID, P()), "y")
+    words = r"one of 8 equal parts; got a leaf of shape \(8, 8\) .* at \['w'\] of shape \(16, 8\)"
     with pytest.raises(ValueError, match=words):
-        step(params, tx.init(params), {"w": jnp.ones((8, 16, 8))})
+        step_of(gathered_lion(("x", "y")), GRID, ("x", "y"), halves)(
+            params, tx.init(params), gradients
+        )
+
+
+def test_the_order_of_axes_is_that_of_the_mesh():
+    params = draw()
+    gradients = draw(8, seed=1)
+    outcomes = []
+    for axes, placed_by in [(("x", "y"), ("x", "y")), (("x", "y"), ("y", "x")), (("y", "x"), "xy")]:
+        tx = gathered_lion(axes)
+        shardings, state = placed(tx, params, GRID, tuple(placed_by))
+        step = step_of(tx, GRID, ("x", "y"), shardings)
+        outcomes.append(step(params, state, gradients))
+    equal(outcomes[0], outcomes[1])
+    equal(outcomes[0], outcomes[2])
+
+
+def test_parameters_may_be_split_over_another_axis():
+    """Tensor parallel over y, replicas over x: the state is split over both."""
+    tx, params = gathered_lion("x"), {"w": jnp.ones((32, 64))}
+    by_rows = NamedSharding(GRID, P("y"))
+    shardings = zero_sharding(tx, params, by_rows, "x")
+    specs = jax.tree.map(lambda s: s.spec, shardings)
+    state = jax.jit(tx.init, out_shardings=shardings)(params)
+    gradients = jnp.asarray(np.random.default_rng(0).integers(-4, 5, (4, 32, 64)), jnp.float32)
+
+    @functools.partial(
+        jax.shard_map, mesh=GRID, in_specs=(P("y"), specs, P("x", "y")), out_specs=(P("y"), specs)
+    )
+    def step(params, state, gradients):
+        updates, state = tx.update({"w": gradients[0]}, state, params)
+        return optax.apply_updates(params, updates), state
+
+    new, state = jax.jit(step)(params, state, gradients)
+    lion = chained(lion_jax.scale_by_sign_momentum())
+    expected, _ = jax.jit(lion.update)({"w": gradients.mean(axis=0)}, lion.init(params), params)
+    np.testing.assert_allclose(new["w"], params["w"] + expected["w"], rtol=1e-6)
+    assert state[0].inner_state.mu["w"].addressable_shards[0].data.size == 32 * 64 // 8
+
+
+def test_a_parameter_without_a_gradient_stays():
+    tx, params = gathered_lion("data"), {"a": jnp.ones((16, 8)), "b": jnp.ones((8, 8))}
+    shardings, state = placed(tx, params, LINE, "data")
+    specs = jax.tree.map(lambda s: s.spec, shardings)
+
+    @functools.partial(
+        jax.shard_map, mesh=LINE, in_specs=(specs, P("data")), out_specs=(P(), specs)
+    )
+    def update(state, gradient):
+        return tx.update({"a": gradient[0], "b": None}, state, params)
+
+    updates, new = jax.jit(update)(state, jnp.ones((8, 16, 8)))
+    np.testing.assert_allclose(updates["a"], -1e-2 * 1.1, rtol=1e-6)
+    assert updates["b"] is None
+    equal(new[0].inner_state.mu["b"], state[0].inner_state.mu["b"])
+    alone = sign_gather(lion_jax.scale_by_sign_momentum(), "data")
+    with pytest.raises(ValueError, match=r"of parameters without a gradient, reads the param"):
+        jax.vmap(lambda g: alone.update({"w": g, "b": None}, alone.init(params)), axis_name="data")(
+            jnp.ones((2, 8))
+        )
+
+
+def test_metrics_around_it_are_refused_with_the_remedy():
+    tx, params = lion_jax.with_metrics(gathered_lion("data")), {"w": jnp.ones((16, 8))}
+    shardings, state = placed(tx, params, LINE, "data")
+    with pytest.raises(ValueError, match="Try it within sign_gather"):
+        step_of(tx, LINE, "data", shardings)(params, state, {"w": jnp.ones((8, 16, 8))})
+
+
+def test_explicit_axes_left_to_the_compiler_are_refused():
+    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    for tx in (sign_gather(lion_jax.scale_by_sign_momentum(), "data"), majority_vote("data")):
+        partly = jax.shard_map(
+            lambda g, tx=tx: tx.update(g, tx.init(g))[0],
+            mesh=mesh,
+            in_specs=P("data"),
+            out_specs=P(),
+            axis_names={"data"},
+            check_vma=False,
+        )
+        gradient = jax.device_put(jnp.ones((16, 8)), NamedSharding(mesh, P("data")))
+        with pytest.raises(ValueError, match=r"leaves out 'model'. Try jax.shard_map"):
+            jax.jit(partly)(gradient)
 
 
 def test_what_is_too_small_to_split_is_reported_and_stepped_whole():

@@ -1,0 +1,63 @@
+"""Rules whose replicas share a batch: what they train, and where they are refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from lion_jax import lab
+from lion_jax.lab import RequestError, cli
+from lion_jax.lab.rules import AMONG_REPLICAS, REPLICAS, RULES
+
+
+def averaging(rule, replicas):
+    """The rule on the mean gradient of replicas: the same rule, by another way."""
+
+    def mean(updates, params=None):
+        return jax.tree.map(lambda u: jax.lax.pmean(u, REPLICAS), updates)
+
+    return dataclasses.replace(
+        rule,
+        name="averaged",
+        make=lambda schedule, peak: optax.chain(optax.stateless(mean), rule.make(schedule, peak)),
+        replicas=replicas,
+    )
+
+
+@pytest.mark.slow
+def test_replicas_that_average_gradients_train_as_one():
+    rule = RULES["sgd"]
+    result = lab.compare(
+        rules=[rule, averaging(rule, 8)], learning_rates=2, steps=20, seeds=2, batch_size=16
+    )
+    alone, shared = (r.outcome for r in result.results)
+    np.testing.assert_allclose(shared.train_loss, alone.train_loss, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_vote_of_replicas_trains():
+    result = lab.compare(rules=["lion_vote_8"], learning_rates=2, steps=60, seeds=1, batch_size=32)
+    assert result.results[0].test_accuracy > 0.7
+
+
+def test_replicas_must_divide_the_batch():
+    with pytest.raises(RequestError, match=r"batch_size must be a multiple of 32, .* got 48"):
+        lab.compare(rules=["lion_vote_32"], batch_size=48)
+
+
+@pytest.mark.parametrize("name", AMONG_REPLICAS)
+def test_only_compare_takes_rules_of_replicas(name):
+    rule = AMONG_REPLICAS[name]
+    with pytest.raises(RequestError, match=f"only `compare` .*; got {name}"):
+        lab.watch([rule], learning_rate=1e-3, steps=2)
+    with pytest.raises(RequestError, match=f"only `compare` .*; got {name}"):
+        lab.finder.find("digits", rule)
+
+
+def test_they_are_listed_with_what_they_do(capsys):
+    assert cli.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in AMONG_REPLICAS:
+        assert name in printed
