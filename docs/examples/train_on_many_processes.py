@@ -31,22 +31,31 @@ from lion_jax.distributed import state_sharding
 BATCH = 192  # examples per step, on however many devices: their number must divide it
 
 
+def whole(text: str, least: int = 1) -> int:
+    """A whole number of at least 1, or of `least`."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number, >= {least}; got {text!r}")
+    return int(text)
+
+
 def parse_arguments() -> argparse.Namespace:
     """What the command line says: all of what makes this one of several processes, or none."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--coordinator", help="address and free port of process 0, host:port")
-    parser.add_argument("--processes", type=int, help="how many processes there are")
-    parser.add_argument("--process", type=int, help="which of them this is, from 0")
+    parser.add_argument("--processes", type=whole, help="how many processes there are")
+    parser.add_argument(
+        "--process", type=lambda text: whole(text, 0), help="which of them this is, from 0"
+    )
     parser.add_argument(
         "--folder", default="checkpoints", help="of the checkpoints; every process must see it"
     )
-    parser.add_argument("--steps", type=int, default=200, help="to train for, in all (200)")
-    parser.add_argument("--every", type=int, default=20, help="steps between checkpoints (20)")
+    parser.add_argument("--steps", type=whole, default=200, help="to train for, in all (200)")
+    parser.add_argument("--every", type=whole, default=20, help="steps between checkpoints (20)")
     parser.add_argument(
         "--devices-per-process",
-        type=int,
+        type=whole,
         default=2,
         help="on CPUs; others have what they have (2)",
     )
@@ -76,6 +85,16 @@ def connect(arguments: argparse.Namespace) -> None:
         if "coordinator_address should be defined" not in str(error):
             raise
         # No cluster: this process is all there is.
+
+
+def check_devices() -> None:
+    """Ends every process alike if the batch cannot be cut into equal parts."""
+    if BATCH % jax.device_count():
+        possible = ", ".join(str(n) for n in range(1, BATCH + 1) if BATCH % n == 0)
+        sys.exit(
+            f"the number of devices of all processes must divide the batch of {BATCH}: "
+            f"{possible}; got {jax.device_count()}. Try other --devices-per-process or --processes"
+        )
 
 
 def init(key: jax.Array) -> dict[str, jax.Array]:
@@ -150,6 +169,7 @@ def train(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     arguments = parse_arguments()
     connect(arguments)
+    check_devices()
     try:
         train(arguments)
     except BaseException:

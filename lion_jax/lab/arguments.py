@@ -13,7 +13,7 @@ from lion_jax.lab.contenders import RULES as BENCHED
 from lion_jax.lab.cost.models import MODELS
 from lion_jax.lab.cost.pods import DTYPES as POD_DTYPES
 from lion_jax.lab.cost.report import PICTURE as COST_PICTURE
-from lion_jax.lab.cost.steps import SHARDINGS
+from lion_jax.lab.cost.steps import SHARDINGS, SIGN_SHARDINGS
 from lion_jax.lab.cost.topology import GENERATIONS
 from lion_jax.lab.finding import LEAST_STEPS
 from lion_jax.lab.rules import AMONG_REPLICAS, RULES
@@ -192,7 +192,10 @@ def _add_cost(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     costing.add_argument(
-        "--rule", default="lion,adamw", help=f"comma-separated, from: {', '.join(RULES)}"
+        "--rule",
+        default=argparse.SUPPRESS,
+        help=f"comma-separated, from: {', '.join(RULES)}; by default lion,adamw, and lion alone "
+        f"with the shardings {' and '.join(SIGN_SHARDINGS)}",
     )
     costing.add_argument(
         "--model",

@@ -25,6 +25,7 @@ from lion_jax.lab.benchmark import benchmark
 from lion_jax.lab.comparison import compare
 from lion_jax.lab.cost import report as cost_report
 from lion_jax.lab.cost.pods import pod_costs
+from lion_jax.lab.cost.steps import SIGN_SHARDINGS
 from lion_jax.lab.errors import RequestError
 from lion_jax.lab.rules import AMONG_REPLICAS, IN_FEWER_BYTES, IN_FLOAT32
 from lion_jax.lab.tasks import TASKS, Task
@@ -157,11 +158,10 @@ def _bench(options: argparse.Namespace) -> int:
 def _cost(options: argparse.Namespace) -> int:
     with _output_errors(options.output):
         files.check_writable(options.output, [cost_report.PICTURE, f"records.{options.records}"])
-    # A machine without a TPU but with libtpu would look for one.
-    jax.config.update("jax_platforms", "cpu")
-    with progress.stages() as on_progress:
+    rules = "lion" if options.sharding in SIGN_SHARDINGS else "lion,adamw"
+    with _on_cpus(), progress.stages() as on_progress:
         costs = pod_costs(
-            arguments.names(options.rule),
+            arguments.names(getattr(options, "rule", rules)),
             options.model,
             options.topology,
             options.sharding,
@@ -208,6 +208,20 @@ def _console() -> Console:
     console = Console()
     width = max(_NARROWEST, console.width) if console.is_terminal else _WIDTH
     return Console(width=width)
+
+
+@contextmanager
+def _on_cpus() -> Iterator[None]:
+    """Keeps jax from looking for a TPU where there is none but libtpu is installed.
+
+    Backends that it starts in the meantime, as compiling does, stay what they are.
+    """
+    before = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_platforms", before)
 
 
 @contextmanager

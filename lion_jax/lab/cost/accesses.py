@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from lion_jax.lab.cost.hlo import Array, Computation, Instruction, Program
 
 _SLICES = ("dynamic-slice", "slice", "gather")
+_UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
+"""Which operand is the update, of what the first operand is."""
 _ELEMENT_BY_ELEMENT = ("bitcast", "reshape", "copy", "transpose", "convert")
 _WITH_OPERANDS = ("slice-start", "all-gather-start", "collective-permute-start")
 """Their results stand behind their operands, with which they share a tuple."""
@@ -16,7 +18,7 @@ def reads(
     """Arrays that an instruction reads, with the number of elements.
 
     A slice reads what it cuts out, also within a fusion, and an update in place nothing of what it
-    updates; an operand that comes twice is read once.
+    updates, a scatter that adds what it adds to; an operand that comes twice is read once.
     """
     if i.opcode == "slice-start":
         yield from zip(i.part(0), [x.size for x in i.part(1)], strict=False)
@@ -30,7 +32,9 @@ def reads(
             elements = _read_of(program, fused, fused.parameters[number].name)
         elif number == 0 and i.opcode in _SLICES:
             elements = i.arrays[0].size
-        elif number == 0 and i.opcode in ("dynamic-update-slice", "scatter"):
+        elif number == 0 and i.opcode == "scatter":
+            elements = _read_by_scatter(program, computation, i)
+        elif number == 0 and i.opcode == "dynamic-update-slice":
             elements = 0
         if elements is not None:
             array = operand.arrays[0]
@@ -85,18 +89,27 @@ def _read_of(program: Program, fused: Computation, parameter: str) -> int | None
                 if read is None:
                     return None
                 total += read
+            elif user.opcode == "scatter" and position == 0:
+                total += _read_by_scatter(program, fused, user)
             elif user.opcode != "dynamic-update-slice" or position != 0:
                 return None
     return total
 
 
+def _read_by_scatter(program: Program, computation: Computation, i: Instruction) -> int:
+    """Elements that a scatter reads of what it updates: none where it overwrites them."""
+    (combined,) = (program.computations[c] for c in i.called("to_apply"))
+    overwrites = _behind_names(combined, combined.root).name == combined.parameters[-1].name
+    return 0 if overwrites else computation.by_name[i.operands[-1]].arrays[0].size
+
+
 def _written_to(program: Program, fused: Computation, name: str) -> int:
     """Elements that a fusion writes of a result: of an array updated in place, the update."""
     result = _behind_names(fused, fused.by_name[name])
-    if result.opcode == "dynamic-update-slice":
+    if result.opcode in _UPDATES:
         updated = _behind_names(fused, fused.by_name[result.operands[0]])
         if updated.opcode == "parameter":
-            return fused.by_name[result.operands[1]].arrays[0].size
+            return fused.by_name[result.operands[_UPDATES[result.opcode]]].arrays[0].size
     if result.opcode == "fusion":
         (inner,) = (program.computations[c] for c in result.called("calls"))
         if inner.root.opcode != "tuple":

@@ -19,7 +19,7 @@ class Floors:
 
     Attributes:
       stored: of parameters and state, without padding, split over as many chips as the layout
-        splits them over.
+        splits them over; scalars are on every chip.
       hbm: parameters, gradients and state read once, parameters and state written once.
       temporary: none.
       sent: what the exchange of the layout's numbers takes at best.
@@ -63,16 +63,22 @@ def least(
 ) -> Floors:
     """The floors of a layout over `n` chips."""
     p, s = (sum(x.whole_bytes for x in of) for of in (params, state))
-    g = sum(x.whole_bytes for x in gradients)
+    part_of_p, part_of_g, part_of_s = (_part(of, n) for of in (params, gradients, state))
     size = sum(x.leaf.size for x in params)
     if sharding == "fsdp":
-        return Floors((p + s) / n, (2 * p + g + 2 * s) / n, 0)
+        return Floors(part_of_p + part_of_s, 2 * part_of_p + part_of_g + 2 * part_of_s, 0)
     exchanged = {
         "data": 2 * 4 * size,
         "zero": 4 * size + p,
         "vote": 2 * _SIGN_BYTES * size,
         "sign_gather": (4 + _SIGN_BYTES) * size,
     }
-    mine = s if sharding in ("single", "data") else s / n
-    read = p / n if sharding == "zero" else p
-    return Floors(p + mine, g / n + read + p + 2 * mine, exchanged.get(sharding, 0) * (n - 1) / n)
+    mine = s if sharding in ("single", "data") else part_of_s
+    read = part_of_p if sharding == "zero" else p
+    sent = exchanged.get(sharding, 0) * (n - 1) / n
+    return Floors(p + mine, part_of_g + read + p + 2 * mine, sent)
+
+
+def _part(of: list[Stored], n: int) -> float:
+    """Bytes of leaves split over `n` chips, but for scalars."""
+    return sum(x.whole_bytes / (n if x.leaf.ndim else 1) for x in of)

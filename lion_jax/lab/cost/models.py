@@ -1,6 +1,7 @@
 """Shape trees of published models, and a user's own."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from lion_jax.lab.errors import RequestError, known
 
 Tree = dict[str, Any]
+_LARGEST = 10**14
+"""Parameters of a model: the bytes of a pod's gradients are counted in 63 bits."""
 
 
 class Model(NamedTuple):
@@ -40,13 +43,17 @@ def abstract_params(model: Any, dtype: Any) -> Any:
     """
     if isinstance(model, str | Path) and str(model) not in MODELS:
         model = _read(Path(model))
-    elif isinstance(model, str):
-        model = MODELS[model].shapes()
+    elif isinstance(model, str | Path):
+        model = MODELS[str(model)].shapes()
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: _leaf(path, leaf, dtype), model, is_leaf=_is_shape
     )
-    if not jax.tree.leaves(params):
-        raise RequestError("the model must have at least one parameter; got none")
+    size = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
+    if not 0 < size <= _LARGEST:
+        raise RequestError(
+            f"the model must have at least one parameter, and at most {_LARGEST:.0e}; "
+            f"got {f'{size:.3g}' if size else 'none'}"
+        )
     return params
 
 
@@ -64,7 +71,7 @@ def _leaf(path: Any, leaf: Any, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
     raise RequestError(
         f"the model's leaf at {jax.tree_util.keystr(path) or 'the root'} must be a shape, such as "
-        f"[768, 3072]; got {leaf!r}"
+        f"[768, 3072]; got {'null' if leaf is None else repr(leaf)}"
     )
 
 
@@ -72,11 +79,15 @@ def _read(path: Path) -> Any:
     if path.suffix != ".json":
         known("model", str(path), MODELS | {"a path to a JSON file of shapes": None})
     try:
-        return json.loads(path.read_text())
+        tree = json.loads(path.read_text())
     except OSError as error:
         raise RequestError(f"cannot read the model {path} ({error.strerror or error})") from error
     except ValueError as error:
         raise RequestError(f"the model {path} is no JSON ({error})") from error
+    for place, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None):
+        if leaf is None:  # which jax takes for a tree without leaves
+            _leaf(place, leaf, jnp.float32)
+    return tree
 
 
 def _gpt2() -> Tree:

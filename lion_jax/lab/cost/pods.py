@@ -1,117 +1,25 @@
 """What a step of an optimizer costs on a slice of a TPU pod, from the program compiled for it."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 import optax
 
 from lion_jax.lab.cost import hlo, traffic
-from lion_jax.lab.cost.floors import Floors, Stored, least, stored
+from lion_jax.lab.cost.figures import PodCost
+from lion_jax.lab.cost.floors import Stored, least, stored
 from lion_jax.lab.cost.models import abstract_params
 from lion_jax.lab.cost.steps import SHARDINGS, Step, make_step, sign_rule
 from lion_jax.lab.cost.topology import AXES, Slice, describe, parse
-from lion_jax.lab.cost.traffic import Collective, Traffic
-from lion_jax.lab.cost.wires import Sent, sent
+from lion_jax.lab.cost.wires import sent
 from lion_jax.lab.errors import RequestError, known
 from lion_jax.lab.rules import RULES
 
 DTYPES = ("float32", "bfloat16")
 _RATE = 1e-3  # no value of it changes the cost
-
-
-@dataclasses.dataclass(frozen=True)
-class PodCost:
-    """What a step costs each chip, counted in its compiled program.
-
-    All bytes are of one chip and one step. Bytes stored, moved through HBM and temporary are also
-    given per parameter that a chip holds; bytes sent per parameter of the model.
-
-    Attributes:
-      rule: the rule's name.
-      settings: model, topology, sharding and dtype.
-      chips: of the slice; 1 with the sharding `single`.
-      parameters: of the model.
-      held: parameters that a chip holds.
-      stored_bytes: of parameters and state, without padding.
-      stored_in_tiles: the same with the padding of the tiles that arrays lie in.
-      traffic: what the step moves through HBM, and its collectives.
-      temporary_bytes: what the program needs beside its arguments and results.
-      exchanges: each collective with what it sends.
-      links_per_chip: outgoing links of a chip, the mean.
-      floors: the least of each.
-      coarse: parameters that the layout splits over fewer chips than there are, by their paths, and
-        over how many; those that take most of a chip first.
-      text: the compiled program.
-    """
-
-    rule: str
-    settings: dict[str, Any]
-    chips: int
-    parameters: int
-    held: int
-    stored_bytes: float
-    stored_in_tiles: float
-    traffic: Traffic
-    temporary_bytes: int
-    exchanges: tuple[tuple[Collective, Sent], ...]
-    links_per_chip: float
-    floors: Floors
-    coarse: dict[str, int]
-    text: str = dataclasses.field(repr=False)
-
-    @property
-    def hbm_bytes(self) -> float:
-        """Bytes read from HBM and written to it, in a step that takes the dearest branches."""
-        return self.traffic.most.total
-
-    @property
-    def sent_bytes(self) -> float:
-        """Bytes that a chip sends."""
-        return sum(s.nbytes for _, s in self.exchanges)
-
-    @property
-    def hop_bytes(self) -> float:
-        """Bytes that a chip sends, each times the links that it crosses."""
-        return sum(s.hop_bytes for _, s in self.exchanges)
-
-    @property
-    def link_bytes(self) -> float:
-        """Bytes that a link carries in one direction, the mean over all links."""
-        return self.hop_bytes / self.links_per_chip if self.links_per_chip else 0.0
-
-    def record(self) -> dict[str, Any]:
-        """All figures under their names, in bytes per chip and step and per parameter."""
-        cheapest = self.traffic.least.total
-        return {
-            "rule": self.rule,
-            **self.settings,
-            "chips": self.chips,
-            "parameters": self.parameters,
-            "parameters_per_chip": self.held,
-            "stored_bytes": self.stored_bytes,
-            "stored_bytes_in_tiles": self.stored_in_tiles,
-            "stored_bytes_floor": self.floors.stored,
-            "hbm_bytes": self.hbm_bytes,
-            "hbm_bytes_cheapest_branches": cheapest,
-            "hbm_bytes_in_tiles": self.traffic.most.in_tiles,
-            "hbm_bytes_floor": self.floors.hbm,
-            "temporary_bytes": self.temporary_bytes,
-            "temporary_bytes_floor": self.floors.temporary,
-            "sent_bytes": self.sent_bytes,
-            "sent_bytes_floor": self.floors.sent,
-            "hop_bytes": self.hop_bytes,
-            "link_bytes": self.link_bytes,
-            "stored_per_parameter": self.stored_bytes / self.held,
-            "hbm_per_parameter": self.hbm_bytes / self.held,
-            "hbm_per_parameter_cheapest_branches": cheapest / self.held,
-            "temporary_per_parameter": self.temporary_bytes / self.held,
-            "sent_per_parameter": self.sent_bytes / self.parameters,
-            "link_per_parameter": self.link_bytes / self.parameters,
-            "collectives": " ".join(sorted({c.kind for c, _ in self.exchanges})),
-            "loops_of_unknown_length": len(self.traffic.unknown_loops),
-        }
 
 
 def pod_cost(
@@ -128,6 +36,9 @@ def pod_cost(
     No TPU is needed: libtpu, from the extra `pods`, holds the compiler. The step is
     ``updates, state = tx.update(grads, state, params)`` and ``optax.apply_updates``, with
     parameters and state donated; the model's own passes are no part of it.
+
+    Compiling makes jax start its own backends. Where libtpu is installed and no TPU is there, the
+    environment variable ``JAX_PLATFORMS=cpu`` keeps it from looking for one.
 
     Args:
       rule: a name from :data:`lion_jax.lab.RULES`, or any transformation. With ``"vote"`` and
@@ -147,7 +58,8 @@ def pod_cost(
 
     Raises:
       RequestError: a name that is unknown, a topology that does not exist, a rule that cannot
-        exchange signs, libtpu missing.
+        exchange signs, libtpu missing, a program that the compiler refuses, as one that does not
+        fit into a chip's memory.
 
     Example::
 
@@ -156,42 +68,89 @@ def pod_cost(
       [c.kind for c, _ in cost.exchanges]  # [], no collective at all
       cost.text  # the program itself
     """
-    tx, name, own_dtype = _transformation(rule)
-    known("sharding", sharding, SHARDINGS)
-    known("dtype", dtype, dict.fromkeys(DTYPES))
-    params = abstract_params(model, own_dtype or dtype)
-    settings = {
-        "model": model if isinstance(model, str) else "a tree of shapes",
-        "topology": topology,
-        "sharding": sharding,
-        "dtype": jnp.dtype(own_dtype or dtype).name,
-    }
-    _, extents = parse(topology)
-    if isinstance(rule, str):
-        tx = sign_rule(rule, sharding, AXES[: len(extents)]) or tx
-    described = describe(topology)
-    on_progress(f"compiling {name}", 0, 1)
-    step = make_step(sharding, tx, params, described.mesh)
-    compiled = step.compile()
-    cost = _count(name, settings, described, step, compiled)
-    on_progress(f"compiling {name}", 1, 1)
-    return cost
+    request = _request(rule, model, topology, sharding, dtype)
+    return _costs([request], on_progress)[0]
 
 
 def pod_costs(
-    rules: Sequence[str | optax.GradientTransformation], *arguments: Any, **settings: Any
+    rules: Sequence[str | optax.GradientTransformation],
+    model: Any = "gpt2",
+    topology: str = "v5e:16x16",
+    sharding: str = "fsdp",
+    *,
+    dtype: str = "float32",
+    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> list[PodCost]:
     """Costs of several rules side by side; :func:`pod_cost` says with what arguments.
 
     Raises:
-      RequestError: as :func:`pod_cost`, before anything is compiled; no rule, or one twice.
+      RequestError: as :func:`pod_cost`, of all rules before anything is compiled; no rule, or one
+        twice.
     """
+    if isinstance(rules, str):
+        raise RequestError(f"rules must be a list of names; got the string {rules!r}")
     names = [_transformation(rule)[1] for rule in rules]
     twice = len(set(names)) < len(names) and all(isinstance(rule, str) for rule in rules)
     if not names or twice:
         got = ", ".join(names) or "none"
         raise RequestError(f"rules must have at least one, all different; got {got}")
-    return [pod_cost(rule, *arguments, **settings) for rule in rules]
+    requests = [_request(rule, model, topology, sharding, dtype) for rule in rules]
+    return _costs(requests, on_progress)
+
+
+class _Request(NamedTuple):
+    """What is to be compiled, checked as far as goes without a compiler."""
+
+    name: str
+    tx: optax.GradientTransformation
+    params: Any
+    settings: dict[str, Any]
+
+
+def _request(rule: Any, model: Any, topology: str, sharding: str, dtype: str) -> _Request:
+    tx, name, own_dtype = _transformation(rule)
+    known("sharding", sharding, SHARDINGS)
+    known("dtype", dtype, dict.fromkeys(DTYPES))
+    _, extents = parse(topology)
+    if isinstance(rule, str):
+        tx = sign_rule(rule, sharding, AXES[: len(extents)]) or tx
+    params = abstract_params(model, own_dtype or dtype)
+    settings = {
+        "model": str(model) if isinstance(model, str | Path) else "a tree of shapes",
+        "topology": topology,
+        "sharding": sharding,
+        "dtype": " and ".join(sorted({p.dtype.name for p in jax.tree.leaves(params)})),
+    }
+    return _Request(name, tx, params, settings)
+
+
+def _costs(
+    requests: Sequence[_Request], on_progress: Callable[[str, int, int], None]
+) -> list[PodCost]:
+    """Traces all steps, which may be refused, before it compiles the first."""
+    described = describe(requests[0].settings["topology"])
+    steps = [
+        make_step(of.settings["sharding"], of.tx, of.params, described.mesh) for of in requests
+    ]
+    lowered = [step.lower() for step in steps]
+    costs = []
+    for request, step, traced in zip(requests, steps, lowered, strict=True):
+        stage = f"compiling {request.name}"
+        on_progress(stage, 0, 1)
+        costs.append(_count(request, described, step, _compile(traced, request.name)))
+        on_progress(stage, 1, 1)
+    return costs
+
+
+def _compile(lowered: jax.stages.Lowered, name: str) -> jax.stages.Compiled:
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise RequestError(
+            f"the compiler refuses the step of {name} ({reason}). "
+            "Try a smaller model, more chips, or the sharding fsdp"
+        ) from error
 
 
 def _transformation(rule: Any) -> tuple[optax.GradientTransformation, str, Any]:
@@ -199,7 +158,9 @@ def _transformation(rule: Any) -> tuple[optax.GradientTransformation, str, Any]:
     if isinstance(rule, str):
         found = RULES[known("rule", rule, RULES)]
         schedule = optax.constant_schedule(_RATE)
-        return found.make(schedule, jnp.float32(_RATE)), rule, found.params_dtype
+        # Not of jax.numpy, which would start a backend.
+        rate = cast("jax.Array", np.float32(_RATE))
+        return found.make(schedule, rate), rule, found.params_dtype
     if not callable(getattr(rule, "init", None)) or not callable(getattr(rule, "update", None)):
         raise RequestError(
             f"rule must be a name or a transformation, a pair of init and update; got {rule!r}. "
@@ -208,19 +169,18 @@ def _transformation(rule: Any) -> tuple[optax.GradientTransformation, str, Any]:
     return rule, "a transformation", None
 
 
-def _count(
-    name: str, settings: dict[str, Any], described: Slice, step: Step, compiled: Any
-) -> PodCost:
+def _count(request: _Request, described: Slice, step: Step, compiled: Any) -> PodCost:
     text = compiled.as_text()
     program = hlo.parse(text)
-    counted = traffic.count(program)
-    sharding = settings["sharding"]
+    counted = traffic.count(program, lambda c: sent(c, described.torus).nbytes)
+    sharding = request.settings["sharding"]
     params, gradients, state = stored(step, program)
-    n = 1 if sharding == "single" else described.chips
+    n = step.mesh.size
+    split = {"fsdp": params, "zero": state, "sign_gather": state}.get(sharding, [])
     parameters = sum(x.leaf.size for x in params)
     return PodCost(
-        rule=name,
-        settings=settings,
+        rule=request.name,
+        settings=request.settings,
         chips=n,
         parameters=parameters,
         held=sum(x.array.size for x in params),
@@ -231,13 +191,15 @@ def _count(
         exchanges=tuple((c, sent(c, described.torus)) for c in counted.collectives),
         links_per_chip=described.torus.links_per_chip,
         floors=least(sharding, n, params, gradients, state),
-        coarse=_coarse(params, n) if sharding == "fsdp" else {},
+        coarse=_coarse(split, n),
         text=text,
     )
 
 
-def _coarse(params: list[Stored], n: int) -> dict[str, int]:
-    """Parameters in fewer than `n` parts, the largest parts first."""
-    parts = {x.path: x.leaf.size // max(x.array.size, 1) for x in params if x.leaf.size}
-    largest = sorted(params, key=lambda x: -x.array.size)
-    return {x.path: parts[x.path] for x in largest if parts.get(x.path, n) < n}
+def _coarse(leaves: list[Stored], n: int) -> dict[str, int]:
+    """Those in fewer than `n` parts, the largest parts first; a scalar, as a counter, is whole."""
+    largest = sorted(
+        (x for x in leaves if x.leaf.ndim and x.leaf.size), key=lambda x: -x.array.size
+    )
+    parts = {x.path: x.leaf.size // max(x.array.size, 1) for x in largest}
+    return {path: number for path, number in parts.items() if number < n}

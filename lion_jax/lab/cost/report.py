@@ -9,17 +9,17 @@ import rich.box
 from rich.table import Table
 
 from lion_jax.lab import files
-from lion_jax.lab.cost.pods import PodCost
+from lion_jax.lab.cost.figures import PodCost
 from lion_jax.lab.cost.steps import SHARDINGS
 from lion_jax.lab.report import COLOURS
 
 PICTURE = "cost.png"
 _CAPTION = (
-    "B/param of what a chip stores, moves through HBM and needs for a while: bytes of a chip over "
-    "the parameters that it holds. Of what it sends: over the model's parameters. Cheapest: in "
-    "steps that take every shorter branch. Floor: everything needed read once, everything changed "
-    "written once, the best exchange, nothing besides. A link: sent bytes times the links they "
-    "cross, over a chip's outgoing links."
+    "Stored, through HBM and temporary: bytes of a chip over the parameters that it holds. Sent: "
+    "over the model's parameters. Cheapest: in steps that take every shorter branch. Floor: "
+    "parameters, gradients and all state read once, parameters and all state written once, the "
+    "best exchange, nothing besides. A link: sent bytes times the links they cross, over a chip's "
+    "outgoing links."
 )
 
 
@@ -28,32 +28,31 @@ def table(costs: Sequence[PodCost]) -> Table:
     first = costs[0]
     settings = first.settings
     dtypes = " or ".join(dict.fromkeys(cost.settings["dtype"] for cost in costs))
+    layout = SHARDINGS[settings["sharding"]]
     whole = Table(
         title=f"{settings['model']}, {first.parameters:,} {dtypes} parameters on "
-        f"{settings['topology']}, {settings['sharding']}: {SHARDINGS[settings['sharding']]}",
+        f"{settings['topology']}, {settings['sharding']}: {layout}. In B/param but for MB/chip.",
         title_justify="left",
         caption=_CAPTION,
         caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,  # all columns fit into 80
     )
     whole.add_column("rule", no_wrap=True)
     for column in (
-        "stored\nMB/chip",
-        "stored\nB/param",
-        "HBM\nB/param",
-        "cheapest\nB/param",
-        "temporary\nB/param",
-        "sent\nB/param",
-        "on a link\nB/param",
+        "MB/chip",
+        "stored",
+        "HBM",
+        "cheapest",
+        "temporary",
+        "sent",
+        "on a link",
     ):
         whole.add_column(column, justify="right", no_wrap=True)
-    whole.add_column("collectives")
     for cost in costs:
         figures, floors = _figures(cost)
-        kinds = ", ".join(sorted({c.kind for c, _ in cost.exchanges})) or "none"
-        whole.add_row(cost.rule, *figures, kinds)
-        whole.add_row("  floor", *floors, "", style="dim")
+        whole.add_row(cost.rule, *figures)
+        whole.add_row("  floor", *floors, style="dim")
     return whole
 
 
@@ -62,13 +61,16 @@ def summary(costs: Sequence[PodCost]) -> list[str]:
     lines = []
     for cost in costs:
         lines += [f"{cost.rule}: {line}" for line in _collectives(cost)]
-    first = costs[0]
-    if first.coarse:
-        named = [f"{path} ({parts})" for path, parts in first.coarse.items()]
-        lines.append(
-            f"Split over fewer than {first.chips} chips, which do not divide them: "
-            f"{', '.join(named[:4])}{_more(named, 4)}."
-        )
+    coarse: dict[str, list[str]] = {}
+    for cost in costs:
+        named = [f"{path} ({parts})" for path, parts in cost.coarse.items()]
+        if named:
+            coarse.setdefault(f"{', '.join(named[:4])}{_more(named, 4)}", []).append(cost.rule)
+    lines += [
+        f"{', '.join(rules)}: split over fewer than {costs[0].chips} chips, which do not divide "
+        f"them: {named}."
+        for named, rules in coarse.items()
+    ]
     for cost in costs:
         padding = cost.stored_in_tiles / cost.stored_bytes
         if padding > 1.05:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,8 +31,12 @@ SHARDINGS = {
     "the average of gradients; lion only",
     "sign_gather": "as zero, with signs gathered in place of parameters; lion only",
 }
+SIGN_SHARDINGS = ("vote", "sign_gather")
+"""Those in which the transformation itself exchanges what chips need of each other."""
 SIGN_RULES = {"lion": {"b1": 0.9, "b2": 0.99}}
 """Rules that vote, by name, with the rates of their momentum."""
+
+_EXCHANGES = re.compile(r"stablehlo\.(all_|reduce_scatter|collective_)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +44,54 @@ class Step:
     """A step ready to compile.
 
     Attributes:
+      sharding: one of :data:`SHARDINGS`.
       function: `(params, gradients, state) -> (params, state)`.
       arguments: their shapes, dtypes and shardings.
       results: the shardings of what it returns.
+      mesh: the chips that it runs on.
     """
 
+    sharding: str
     function: Callable[[Any, Any, Any], tuple[Any, Any]]
     arguments: tuple[Any, Any, Any]
     results: tuple[Any, Any]
+    mesh: Mesh
 
-    def compile(self) -> jax.stages.Compiled:
-        """Compiles the step with parameters and state donated, as in a training loop."""
+    def lower(self) -> jax.stages.Lowered:
+        """Traces the step with parameters and state donated, as in a training loop.
+
+        Raises:
+          RequestError: a transformation that does not exchange what its sharding leaves to it.
+        """
         jitted = jax.jit(
             self.function, donate_argnums=(0, 2), out_shardings=self.results, keep_unused=True
         )
-        return jitted.lower(*self.arguments).compile()
+        if self.sharding not in SIGN_SHARDINGS:
+            return jitted.lower(*self.arguments)
+        try:
+            lowered = jitted.lower(*self.arguments)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}"
+            raise self._refusal(f"cannot be traced ({reason})") from error
+        if self.mesh.size > 1 and not _EXCHANGES.search(lowered.as_text()):
+            raise self._refusal("exchanges nothing, so that replicas would drift apart")
+        return lowered
+
+    def _refusal(self, why: str) -> RequestError:
+        signs, axes = "lion_jax.scale_by_sign_momentum()", self.mesh.axis_names
+        exchanged = {
+            "vote": f"{signs}, majority_vote({axes})",
+            "sign_gather": f"sign_gather({signs}, {axes})",
+        }
+        return RequestError(
+            f"sharding {self.sharding!r} needs a transformation that exchanges by itself; this one "
+            f"{why}. Try the rule 'lion', or optax.chain({exchanged[self.sharding]}, "
+            "optax.scale_by_learning_rate(1e-3)) of lion_jax.distributed"
+        )
+
+
+_Layout = tuple[Callable[..., tuple[Any, Any]], tuple[Any, Any, Any], tuple[Any, Any]]
+"""A step's function, arguments and results."""
 
 
 def make_step(sharding: str, tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
@@ -67,28 +105,28 @@ def make_step(sharding: str, tx: optax.GradientTransformation, params: Any, mesh
     """
     if sharding == "single":
         mesh = Mesh(mesh.devices.reshape(-1)[:1], mesh.axis_names[:1])
-    return _LAYOUTS[sharding](tx, params, mesh)
+    return Step(sharding, *_LAYOUTS[sharding](tx, params, mesh), mesh)
 
 
-def _elementwise(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
+def _split_alike(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
     """Parameters, gradients and state split alike, as far as they divide."""
     placed = fully_split(tx, params, mesh)
     state = state_sharding(tx, params, placed)
     arguments = (_on(params, placed), _on(params, placed), _on(_state(tx, params), state))
-    return Step(lambda p, g, s: _apply(tx, p, g, s), arguments, (placed, state))
+    return lambda p, g, s: _apply(tx, p, g, s), arguments, (placed, state)
 
 
-def _data(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
+def _data(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
     whole = NamedSharding(mesh, PartitionSpec())
 
     def step(params, gradients, state):
         return _apply(tx, params, _mean(gradients, params), state)
 
     arguments = (_on(params, whole), _local(params, mesh), _on(_state(tx, params), whole))
-    return Step(step, arguments, (whole, whole))
+    return step, arguments, (whole, whole)
 
 
-def _zero(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
+def _zero(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
     whole = NamedSharding(mesh, PartitionSpec())
     state = zero_sharding(tx, params, whole, mesh.axis_names, unsplit="ignore")
     split = fully_split(tx, params, mesh)
@@ -100,10 +138,10 @@ def _zero(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
         return optax.apply_updates(params, updates), state
 
     arguments = (_on(params, whole), _local(params, mesh), _on(_state(tx, params), state))
-    return Step(step, arguments, (whole, state))
+    return step, arguments, (whole, state)
 
 
-def _vote(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
+def _vote(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
     """Each chip has a state of its own, one behind the other along a dimension in front."""
 
     def step(params, gradients, state):
@@ -114,7 +152,7 @@ def _vote(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
     return _on_each_chip(step, params, _local(_state(tx, params), mesh), each, mesh)
 
 
-def _sign_gather(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Step:
+def _sign_gather(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
     whole = NamedSharding(mesh, PartitionSpec())
     placed = zero_sharding(tx, params, whole, mesh.axis_names, unsplit="ignore")
 
@@ -126,7 +164,7 @@ def _sign_gather(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> S
 
 def _on_each_chip(
     step: Callable[..., Any], params: Any, state: Any, state_sharding: Any, mesh: Mesh
-) -> Step:
+) -> _Layout:
     """A step that each chip runs on its own gradients, with the axes of the mesh at hand."""
     replicated = NamedSharding(mesh, PartitionSpec())
     specs = jax.tree.map(lambda s: s.spec, state_sharding)
@@ -138,13 +176,13 @@ def _on_each_chip(
         check_vma=False,  # which knows no gather by groups along an axis
     )
     arguments = (_on(params, replicated), _local(params, mesh), state)
-    return Step(mapped, arguments, (replicated, state_sharding))
+    return mapped, arguments, (replicated, state_sharding)
 
 
 _LAYOUTS = {
-    "single": _elementwise,
+    "single": _split_alike,
     "data": _data,
-    "fsdp": _elementwise,
+    "fsdp": _split_alike,
     "zero": _zero,
     "vote": _vote,
     "sign_gather": _sign_gather,
@@ -159,13 +197,14 @@ def sign_rule(
     Raises:
       RequestError: a rule that is not made of signs.
     """
-    if sharding not in ("vote", "sign_gather"):
+    if sharding not in SIGN_SHARDINGS:
         return None
     if name not in SIGN_RULES:
-        others = [s for s in SHARDINGS if s not in ("vote", "sign_gather")]
+        others = [s for s in SHARDINGS if s not in SIGN_SHARDINGS]
         raise RequestError(
             f"sharding {sharding!r} sends signs, of which {name!r} is not made; possible: the "
-            f"rule {', '.join(SIGN_RULES)}, or the sharding {', '.join(others)}"
+            f"rule {', '.join(SIGN_RULES)} (--rule {','.join(SIGN_RULES)}), or the sharding "
+            f"{', '.join(others)}"
         )
     signs = scale_by_sign_momentum(**SIGN_RULES[name])
     exchanged = [signs, majority_vote(axes)] if sharding == "vote" else [sign_gather(signs, axes)]

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -88,17 +90,16 @@ def describe(name: str) -> Slice:
       RequestError: no such slice, or libtpu is missing.
     """
     generation, extents = parse(name)
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise RequestError(
             "libtpu is missing, the compiler for TPUs, which needs no TPU; "
             'try: pip install "lion-jax[pods]" (on Linux)'
         )
     try:
-        described = topologies.get_topology_desc(
-            topology_name=name, platform="tpu", **generation.options
-        )
+        with _told_that_there_is_no_tpu():
+            described = topologies.get_topology_desc(
+                topology_name=name, platform="tpu", **generation.options
+            )
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:160]
         kind = name.partition(":")[0]
@@ -125,6 +126,18 @@ def parse(name: Any) -> tuple[Generation, tuple[int, ...]]:
     ):
         raise RequestError(f"topology {name!r} is no slice of {kind}; {_shapes(kind)}")
     return generation, extents
+
+
+@contextmanager
+def _told_that_there_is_no_tpu() -> Iterator[None]:
+    """The variables that the compiler reads when it is loaded; what the user has set stays."""
+    missing = _ENVIRONMENT.keys() - os.environ.keys()
+    os.environ.update({variable: _ENVIRONMENT[variable] for variable in missing})
+    try:
+        yield
+    finally:
+        for variable in missing:
+            os.environ.pop(variable, None)
 
 
 def _shapes(kind: str) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from lion_jax.lab.cost.accesses import reads, writes
 from lion_jax.lab.cost.hlo import Array, Computation, Instruction, Program
@@ -107,7 +107,7 @@ class Traffic:
     Attributes:
       most: through HBM, where each `conditional` takes its dearest branch.
       least: the same with the cheapest branches.
-      collectives: with the dearest branches.
+      collectives: with the branches that send most, be they the dearest or not.
       unknown_loops: loops of which nobody knows how often they run; counted once.
     """
 
@@ -131,20 +131,29 @@ class Traffic:
         return Traffic(self.most * times, self.least * times, tuple(repeated), self.unknown_loops)
 
 
-def count(program: Program) -> Traffic:
+def count(
+    program: Program,
+    sends: Callable[[Collective], float] = lambda c: c.operand_bytes * c.times,
+) -> Traffic:
     """Counts what one run of a program moves, from its scheduled text.
 
     Of each operation, what it reads and writes in HBM: operands and results without a memory space
     of their own in their layout. A fusion reads of an operand what it slices, and writes an update
     in place; a copy that runs ahead counts when it starts; a collective reads its operands and
     writes its results once. A loop counts as often as it runs.
+
+    Args:
+      program: the program.
+      sends: bytes that a collective sends, by which branches are compared; by default what each
+        chip brings.
     """
-    return _Counter(program).of(program.entry)
+    return _Counter(program, sends).of(program.entry)
 
 
 class _Counter:
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, sends: Callable[[Collective], float]):
         self._program = program
+        self._sends = sends
         self._counted: dict[str, Traffic] = {}
 
     def of(self, computation: Computation) -> Traffic:
@@ -162,9 +171,13 @@ class _Counter:
         if i.opcode == "conditional":
             keys = "branch_computations", "true_computation", "false_computation"
             branches = [self.of(c) for c in self._called(i, *keys)]
-            dearest = max(branches, key=lambda t: (t.most.total, len(t.collectives)))
+            dearest = max(branches, key=lambda t: t.most.total)
             cheapest = min(branches, key=lambda t: t.least.total)
-            return dataclasses.replace(dearest, least=cheapest.least)
+            sending = max(
+                branches, key=lambda t: (sum(map(self._sends, t.collectives)), len(t.collectives))
+            )
+            loops = dict.fromkeys((*dearest.unknown_loops, *sending.unknown_loops))
+            return Traffic(dearest.most, cheapest.least, sending.collectives, tuple(loops))
         if i.opcode in ("call", "async-start"):
             return sum((self.of(c) for c in self._called(i, "to_apply", "calls")), Traffic())
         moved = _moved(reads(self._program, computation, i), writes(self._program, computation, i))

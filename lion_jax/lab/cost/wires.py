@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -64,9 +65,10 @@ def sent(collective: Collective, torus: Torus) -> Sent:
 
     With :math:`b` bytes that each of :math:`g` chips brings, each chip sends
     :math:`2 b (g-1)/g` in an all-reduce, :math:`b (g-1)/g` in a reduce-scatter or an all-to-all,
-    :math:`b (g-1)` in an all-gather and :math:`b` in a permutation. The first three go around a
-    ring through the group's chips in the order of a snake, in which neighbours are a link apart
-    wherever the group is a box; bytes of an all-to-all and of a permutation take a shortest way.
+    :math:`b (g-1)` in an all-gather and :math:`b` in a permutation. All but the all-to-all and the
+    permutation, whose bytes take a shortest way, go around a ring through the group's chips, in
+    which neighbours are a link apart where the group goes around the torus, or is a box of an even
+    number of chips and no line; in another box the last chip is further from the first.
     Whatever the compiler does better or worse than that is not counted.
 
     Args:
@@ -117,15 +119,36 @@ def _mean_distance(torus: Torus, group: np.ndarray) -> float:
 
 
 def _ring_stretch(torus: Torus, group: np.ndarray) -> float:
-    """Links between neighbours of a ring through a group's chips, the mean."""
+    """Links between neighbours of a ring through a group's chips, the mean over the best ring."""
     at = [torus.coordinates[i] for i in group]
     ranks = [{v: r for r, v in enumerate(sorted(set(column)))} for column in zip(*at, strict=True)]
-    ring = sorted(at, key=lambda c: _place_in_snake([r[v] for r, v in zip(ranks, c, strict=True)]))
-    steps = zip(ring, ring[1:] + ring[:1], strict=True)
-    return sum(torus.distance(a, b) for a, b in steps) / len(ring)
+    places = {tuple(r[v] for r, v in zip(ranks, c, strict=True)): c for c in at}
+    return min(
+        sum(torus.distance(places[a], places[b]) for a, b in itertools.pairwise([*ring, ring[0]]))
+        / len(ring)
+        for ring in _rings(list(places))
+    )
 
 
-def _place_in_snake(at: list[int]) -> list[int]:
+def _rings(places: list[Coordinates]) -> Iterator[list[Coordinates]]:
+    """Ways around a grid: a snake, which may end far from its start, and those that come back.
+
+    One that comes back takes the chips in rows, each a snake through all other dimensions. It goes
+    through them forth and back but for their first chips, along which it returns.
+    """
+    yield sorted(places, key=_place_in_snake)
+    for d in range(len(places[0])):
+        rest = {p: (*p[:d], *p[d + 1 :]) for p in places}
+        along = {r: n for n, r in enumerate(sorted(set(rest.values()), key=_place_in_snake))}
+
+        def key(p, d=d, rest=rest, along=along):
+            row, place = p[d], along[rest[p]]
+            return (0, row, -place if row % 2 else place) if place else (1, -row, 0)
+
+        yield sorted(places, key=key)
+
+
+def _place_in_snake(at: Coordinates) -> list[int]:
     """A key that orders a grid so that each row runs back where the one before ran forth."""
     key, crossed = [], 0
     for value in at:

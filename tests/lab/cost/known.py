@@ -78,6 +78,8 @@ F32, INT8 = jnp.float32, jnp.int8
 X = ((4096, 4096), F32)  # 64 MiB
 PART = ((512, 4096), F32)  # 8 MiB
 COUNT = ((), jnp.int32)
+ROWS = ((512,), jnp.int32)
+INDICES = 4 * 512 / MIB
 ONE, EIGHT, POD = "v5e:1x1", "v5e:2x4", "v5e:16x16"
 EACH = (P(BOTH),)
 
@@ -93,6 +95,26 @@ KNOWN = [
         (X, PART),
         8,
         8,
+        donated=(0,),
+    ),
+    Known(
+        "add_to_rows",
+        ONE,
+        lambda x, i, u: x.at[i].add(u),
+        (X, ROWS, PART),
+        8 + 8 + INDICES,  # the update and what it is added to
+        8,
+        (P(),) * 3,
+        donated=(0,),
+    ),
+    Known(
+        "set_rows",
+        ONE,
+        lambda x, i, u: x.at[i].set(u),
+        (X, ROWS, PART),
+        8 + INDICES,
+        8,
+        (P(),) * 3,
         donated=(0,),
     ),
     Known(

@@ -87,6 +87,38 @@ def test_a_collective_in_a_loop_runs_as_often_as_the_loop():
     assert permutation.source.endswith("ppermute")
 
 
+BRANCHES = """HloModule branches, is_scheduled=true
+
+%sends (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %r = f32[8,128]{1,0} all-reduce(%p), replica_groups={}
+}
+
+%moves (q: f32[8,128]) -> f32[8,128] {
+  %q = f32[8,128]{1,0} parameter(0)
+  %s = f32[]{:S(6)} reduce(%q)
+  %t = f32[]{:S(6)} all-reduce(%s), replica_groups={}
+  %m = f32[8,128]{1,0} multiply(%q, %t)
+  ROOT %o = f32[8,128]{1,0} copy(%m)
+}
+
+ENTRY %main (i: s32[], a: f32[8,128]) -> f32[8,128] {
+  %i = s32[]{:S(6)} parameter(0)
+  %a = f32[8,128]{1,0} parameter(1)
+  ROOT %c = f32[8,128]{1,0} conditional(%i, %a, %a), branch_computations={%sends, %moves}
+}
+"""
+
+
+def test_the_branch_that_sends_most_is_counted_be_it_the_cheapest_or_not():
+    nbytes = 8 * 128 * 4
+    counted = traffic.count(hlo.parse(BRANCHES))
+    assert (counted.most.total, counted.least.total) == (5 * nbytes, 2 * nbytes)
+    assert [c.operand_bytes for c in counted.collectives] == [nbytes]
+    fewest = traffic.count(hlo.parse(BRANCHES), lambda c: -c.operand_bytes)
+    assert [c.operand_bytes for c in fewest.collectives] == [4]
+
+
 WRAPPED = """HloModule wrapped, is_scheduled=true
 
 %gathering (p: f32[8,128]) -> f32[16,128] {

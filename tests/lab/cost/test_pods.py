@@ -2,21 +2,32 @@
 
 import csv
 import importlib.util
+import io
 import json
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType
+from rich.console import Console
 
 import lion_jax
 from lion_jax.lab import RequestError, cli, pod_cost
-from lion_jax.lab.cost import report
+from lion_jax.lab.cost import pods, report
+from lion_jax.lab.cost.figures import PodCost
+from lion_jax.lab.cost.floors import Floors, Stored, least
 from lion_jax.lab.cost.hlo import Array
 from lion_jax.lab.cost.models import MODELS, abstract_params
-from lion_jax.lab.cost.pods import Floors, PodCost, pod_costs
+from lion_jax.lab.cost.pods import _coarse, _request, pod_costs
+from lion_jax.lab.cost.steps import make_step, sign_rule
+from lion_jax.lab.cost.topology import describe
 from lion_jax.lab.cost.traffic import Collective, Moved, Traffic
 from lion_jax.lab.cost.wires import Sent
+from lion_jax.lab.rules import RULES
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 compiles = [
@@ -54,7 +65,11 @@ def test_a_model_is_a_file_of_shapes_or_a_tree(tmp_path):
         ('{"a": {"w": [3, -4]}}', r"leaf at \['a'\]\['w'\] must be a shape, .*; got \[3, -4\]"),
         ('{"w": "3x4"}', r"leaf at \['w'\] must be a shape, .*; got '3x4'"),
         ('{"w": [3, 4.5]}', r"leaf at \['w'\]\[0\] must be a shape"),
-        ("{}", "at least one parameter; got none"),
+        ("{}", "at least one parameter, and at most 1e.14; got none"),
+        ('{"w": [0, 3]}', "at least one parameter, and at most 1e.14; got none"),
+        ('{"w": [1000000000000, 1000000000000]}', r"at most 1e\+14; got 1e\+24"),
+        ('{"w": [3], "b": {"x": null}}', r"leaf at \['b'\]\['x'\] must be a shape, .* got null"),
+        ("null", "leaf at the root must be a shape, .* got null"),
         ("{", "is no JSON"),
         (None, r"cannot read the model .* \(No such file"),
     ],
@@ -75,7 +90,10 @@ def test_a_model_that_is_none_is_refused_with_the_place(text, message, tmp_path)
         (["--rule=lion,lion"], "all different; got lion, lion"),
         (["--model=gpt3"], "unknown model 'gpt3'; did you mean 'gpt2'?"),
         (["--sharding=ddp"], "unknown sharding 'ddp'. Possible: single, data, fsdp"),
-        (["--sharding=vote", "--rule=adamw"], "which 'adamw' is not made; possible: the rule lion"),
+        (
+            ["--sharding=vote", "--rule=lion,adamw"],
+            "which 'adamw' is not made; possible: the rule lion (--rule lion), or the sharding",
+        ),
         (["--dtype=int8"], "unknown dtype 'int8'. Possible: float32, bfloat16"),
         (["--topology=v9:2x2"], "unknown topology 'v9:2x2'. Possible: v5e:16x16, "),
         (["--topology=v5e"], "topology 'v5e' is no slice of v5e; possible: v5e:1x1, v5e:2x2, "),
@@ -94,6 +112,78 @@ def test_what_no_pod_has_is_refused_in_one_line(arguments, message, tmp_path, ca
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("rules", [["lion", "lars", "adamw"], ["lion", lion_jax.lion, 3]])
+def test_all_rules_are_checked_before_the_compiler_is_asked_for(rules, monkeypatch):
+    monkeypatch.setattr(pods, "describe", lambda name: pytest.fail("the compiler is asked for"))
+    with pytest.raises(RequestError, match=r"'lars' is not made|must be a name or a transf"):
+        pod_costs(rules, ONE, "v5e:2x2", "vote")
+
+
+def test_a_string_of_rules_is_refused():
+    with pytest.raises(RequestError, match="must be a list of names; got the string 'lion'"):
+        pod_costs("lion")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rules"),
+    [
+        ([], ["lion", "adamw"]),
+        (["--sharding=vote"], ["lion"]),
+        (["--sharding=sign_gather"], ["lion"]),
+    ],
+)
+def test_the_command_counts_rules_that_the_sharding_allows(
+    arguments, rules, tmp_path, monkeypatch, capsys
+):
+    before = jax.config.jax_platforms
+
+    def refuse(names, *_, **__):
+        raise RequestError(f"{names} on {jax.config.jax_platforms}")
+
+    monkeypatch.setattr(cli, "pod_costs", refuse)
+    jax.config.update("jax_platforms", "cpu,of_the_caller")
+    try:
+        assert cli.main(["cost", *arguments, f"--output={tmp_path}"]) == 2
+        assert jax.config.jax_platforms == "cpu,of_the_caller"
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert capsys.readouterr().err == f"lion-jax: {rules} on cpu\n"
+
+
+def step_on(tx, sharding, chips=4):
+    """Of a small model on chips that are this machine's."""
+    mesh = jax.make_mesh((1, chips), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    return make_step(sharding, tx, abstract_params({"w": (8, 16)}, "float32"), mesh)
+
+
+@pytest.mark.parametrize("sharding", ["vote", "sign_gather"])
+@pytest.mark.parametrize("make", [lion_jax.lion, optax.sgd, optax.adamw])
+def test_a_rule_that_exchanges_nothing_is_refused(make, sharding):
+    why = r"exchanges nothing|cannot be traced \(TypeError: "
+    with pytest.raises(RequestError, match=rf"'{sharding}'.*({why}).*Try the rule 'lion', or "):
+        step_on(make(1e-3), sharding).lower()
+
+
+@pytest.mark.parametrize("sharding", ["vote", "sign_gather"])
+def test_a_rule_that_exchanges_signs_is_not(sharding):
+    step_on(sign_rule("lion", sharding, ("x", "y")), sharding).lower()
+    step_on(lion_jax.lion(1e-3), sharding, chips=1).lower()  # has nobody to exchange with
+
+
+@pytest.mark.parametrize("name", ["TPU_WORKER_HOSTNAMES", "TPU_SKIP_MDS_QUERY"])
+def test_the_compiler_finds_variables_that_are_gone_afterwards(name, monkeypatch):
+    def read(**_):
+        raise RuntimeError(f"{name}={os.environ[name]}")
+
+    monkeypatch.setenv("TPU_LIBRARY_PATH", "somewhere")
+    monkeypatch.setattr(topologies, "get_topology_desc", read)
+    monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    with pytest.raises(RequestError, match=rf"{name}=(localhost|1)"):
+        describe("v5e:2x2")
+    assert dict(os.environ) == before
+
+
 def test_what_is_no_rule_is_refused():
     with pytest.raises(RequestError, match=r"a pair of init and update; got 3\. Possible: lion, "):
         pod_cost(3)  # pyright: ignore[reportArgumentType]
@@ -105,8 +195,56 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name)
     )
+    before = dict(os.environ)
     with pytest.raises(RequestError, match=r"libtpu is missing.*pip install \"lion-jax\[pods\]\""):
         pod_cost("lion")
+    assert dict(os.environ) == before
+
+
+def stored_as(path, shape, parts=1):
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=single_device())
+    size = leaf.size // parts
+    return Stored(path, leaf, Array("f32", (size,), 32, size))
+
+
+def single_device():
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def test_floors_split_all_but_scalars():
+    params = [stored_as("w", (8, 8)), stored_as("scale", ())]
+    gradients, state = params, [*params, stored_as("count", ())]
+    full, part = 4 * 64, 4 * 64 / 4
+    floors = least("fsdp", 4, params, gradients, state)
+    assert floors.stored == 2 * part + 4 + 8
+    assert floors.hbm == 2 * (part + 4) + (part + 4) + 2 * (part + 8)
+    assert least("zero", 4, params, gradients, state).stored == full + 4 + part + 8
+
+
+def test_what_is_in_fewer_parts_is_named_but_for_scalars():
+    leaves = [
+        stored_as("small", (6,), 2),
+        stored_as("count", ()),
+        stored_as("whole", (9, 9)),
+        stored_as("split", (8, 8), 4),
+        stored_as("empty", (0, 8)),
+    ]
+    assert list(_coarse(leaves, 4).items()) == [("whole", 1), ("small", 2)]
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "dtype"),
+    [
+        ("gpt2", "gpt2", "float32"),
+        (Path("gpt2"), "gpt2", "float32"),
+        ({"w": jax.ShapeDtypeStruct((2,), jnp.bfloat16)}, "a tree of shapes", "bfloat16"),
+        ({"w": jax.ShapeDtypeStruct((), "bfloat16"), "b": (2,)}, None, "bfloat16 and float32"),
+    ],
+)
+def test_settings_name_the_model_and_the_dtypes_that_it_has(model, label, dtype):
+    settings = _request("lion", model, "v5e:2x2", "fsdp", "float32").settings
+    assert settings["model"] == (label or "a tree of shapes")
+    assert settings["dtype"] == dtype
 
 
 def synthetic(rule="lion", **changes):
@@ -150,10 +288,41 @@ def test_the_summary_names_collectives_padding_whole_parameters_and_unknown_loop
     lines = report.summary([synthetic(), synthetic("newton", traffic=loops)])
     text = "\n".join(lines)
     assert "lion: 2 all-reduce of f32 among 4 chips: 1 kB sent by each chip, 2.00 links" in text
-    assert "Split over fewer than 4 chips, which do not divide them: ['b'] (2)." in text
+    assert (
+        "lion, newton: split over fewer than 4 chips, which do not divide them: ['b'] (2)." in text
+    )
     assert "lion: arrays lie in tiles that are not full; with their padding 0.00 MB stored" in text
     assert "newton: the loop jit(step)/while runs as often as its data says; it counts once" in text
     assert report.summary([synthetic(stored_in_tiles=2000.0, coarse={}, exchanges=())]) == []
+
+
+def test_each_cost_says_what_it_does_not_split():
+    costs = [synthetic("lion", coarse={}), synthetic("adamw", coarse={"[0].mu['w']": 1})]
+    lines = [line for line in report.summary(costs) if "split over" in line]
+    assert lines == [
+        "adamw: split over fewer than 4 chips, which do not divide them: [0].mu['w'] (1)."
+    ]
+
+
+def test_no_figure_is_lost_in_80_columns():
+    size = 6_738_415_616
+    cost = synthetic(
+        max(RULES, key=len),
+        parameters=size,
+        held=size,
+        stored_bytes=12.0 * size,
+        traffic=Traffic(Moved(100.0 * size, 0, 0), Moved(100.0 * size, 0, 0)),
+        temporary_bytes=100 * size,
+        exchanges=((synthetic().exchanges[0][0], Sent(12345.6, 23456.7, 4)),),
+    )
+    table = report.table([cost])
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    text = console.file.getvalue()
+    for column in table.columns:
+        for word in (str(column.header), *map(str, column.cells)):
+            assert word in text
+    assert {"adamw_stochastic", "80860.99", "100.00", "1.83e-06", "1.74e-06"} <= set(text.split())
 
 
 def test_the_table_has_a_row_and_a_floor_for_each_rule():
@@ -163,11 +332,9 @@ def test_the_table_has_a_row_and_a_floor_for_each_rule():
     assert cells[0] == ["lion", "  floor", "adamw", "  floor"]
     assert [column[0] for column in cells[1:]] == [
         *("0.00", "8.00", "20.00", "12.00", "1.00", "1", "1"),
-        "all-reduce",
     ]
     assert [column[1] for column in cells[1:]] == [
         *("0.00", "8.00", "20.00", "", "0.00", "0.5", "0.25"),
-        "",
     ]
 
 
@@ -223,6 +390,24 @@ class TestCompiled:
         cost = pod_cost("lion", ONE, "v5e:4x4", "vote")
         assert cost.floors.sent < cost.sent_bytes < 0.4 * cost.parameters
         assert {dtype for c, _ in cost.exchanges for dtype in c.dtypes} == {"u8"}
+
+    @pytest.mark.parametrize("sharding", ["zero", "sign_gather"])
+    def test_state_that_is_not_split_is_named(self, sharding):
+        cost = pod_cost("lion", {"w": (1001, 1001), "v": (64, 128)}, "v5e:2x2", sharding)
+        ((path, parts),) = cost.coarse.items()
+        assert path.endswith("mu['w']")
+        assert parts == 1
+        assert cost.stored_bytes - cost.floors.stored == pytest.approx(4 * 1001**2 * 3 / 4, abs=4)
+
+    def test_what_does_not_fit_is_refused(self):
+        message = r"refuses the step of lion \(RESOURCE_EXHAUSTED.* Try a smaller model, more chips"
+        with pytest.raises(RequestError, match=message):
+            pod_cost("lion", {"w": (10**6, 10**6)}, "v5e:2x2")
+
+    def test_the_environment_and_the_settings_stay_as_they_are(self):
+        before = dict(os.environ), jax.config.jax_platforms
+        pod_cost("lion", ONE, "v5e:2x2")
+        assert (dict(os.environ), jax.config.jax_platforms) == before
 
     @pytest.mark.parametrize("sharding", ["zero", "sign_gather"])
     def test_zero_stores_a_part_of_the_state(self, sharding):

@@ -11,7 +11,7 @@ from lion_jax.lab.cost.groups import replica_groups, source_target_pairs
 from lion_jax.lab.cost.hlo import Array
 from lion_jax.lab.cost.topology import GENERATIONS, parse
 from lion_jax.lab.cost.traffic import Collective
-from lion_jax.lab.cost.wires import Torus, sent
+from lion_jax.lab.cost.wires import Torus, _rings, sent
 
 TORI = [
     Torus((4, 4), (True, True)),
@@ -71,7 +71,12 @@ def test_bytes_of_an_all_to_all_cross_the_mean_distance(torus):
     [
         ((16, 16), (True, True), "{}", 1),
         ((8, 8, 8), (True, True, True), "{}", 1),
-        ((8, 8), (False, False), "{}", (63 + 7) / 64),
+        ((4, 4), (False, False), "{}", 1),
+        ((8, 8), (False, False), "{}", 1),
+        ((3, 4), (False, False), "{}", 1),
+        ((2, 2, 4), (False, False, False), "{}", 1),
+        ((3, 5, 2), (False, False, False), "{}", 1),
+        ((3, 3), (False, False), "{}", (8 + 2) / 9),  # the corners are of a colour, as on a board
         ((2, 4), (False, False), "{}", 1),
         ((1, 8), (False, False), "{}", (7 + 7) / 8),
         ((4, 4), (True, True), "[4,4]<=[16]", 1),
@@ -83,6 +88,19 @@ def test_a_ring_goes_from_neighbour_to_neighbour_where_it_can(extents, wraps, gr
     torus = Torus(extents, wraps)
     counted = sent(collective("all-reduce", f"replica_groups={groups}"), torus)
     assert counted.hop_bytes / counted.nbytes == pytest.approx(stretch)
+
+
+@pytest.mark.parametrize("extents", [(4, 4), (8, 8), (3, 4), (2, 2, 4), (3, 5, 2)])
+def test_a_grid_with_an_even_side_has_a_ring_of_links(extents):
+    torus = Torus(extents, (False,) * len(extents))
+    links = neighbours(torus)
+    rings = [ring for ring in _rings(torus.coordinates) if all_linked(ring, links)]
+    assert rings
+    assert all(sorted(ring) == torus.coordinates for ring in rings)
+
+
+def all_linked(ring, links):
+    return all(b in links[a] for a, b in itertools.pairwise([*ring, ring[0]]))
 
 
 @pytest.mark.parametrize(
