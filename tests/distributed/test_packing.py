@@ -36,7 +36,7 @@ def test_a_tree_comes_back_as_signs_in_its_shapes_and_dtypes(n):
     rng = np.random.default_rng(0)
     leaves = {str(s): jnp.asarray(rng.integers(-1, 2, s), jnp.bfloat16) for s in SHAPES}
     leaves["tree"] = jax.tree.map(jnp.sign, tree())
-    back = unpack_tree(pack_tree(leaves, n), leaves, n)
+    back = jax.jit(lambda x: unpack_tree(pack_tree(x, n), x, n))(leaves)
     assert jax.tree.structure(back) == jax.tree.structure(leaves)
     for a, b in zip(jax.tree.leaves(leaves), jax.tree.leaves(back), strict=True):
         assert a.dtype == b.dtype
