@@ -489,6 +489,7 @@ def test_works_with_flax_nnx():
     check_first_step(*parts, "kernel$", "norm")
 
 
+@pytest.mark.slow
 def test_works_with_equinox():
     model = eqx.nn.MLP(2, 1, 4, 1, use_final_bias=False, key=jax.random.key(0))
     params, static = eqx.partition(model, eqx.is_inexact_array)

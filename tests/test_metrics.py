@@ -276,6 +276,7 @@ def test_in_shard_map_they_are_those_of_the_whole(rule, check_vma):
 
 
 @pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.slow
 def test_what_every_device_has_all_of_counts_once(every):
     """Sharded matrices beside a bias that is not."""
     rule = ELEMENTWISE["lion"]

@@ -79,7 +79,9 @@ def majority_vote(
       >>> from lion_jax.distributed import majority_vote
       >>> vote = majority_vote("replicas")
       >>> updates = jnp.array([[2.0, -1.0, 3.0], [1.0, -1.0, -3.0]])  # of two replicas
-      >>> jax.vmap(lambda u: vote.update(u, vote.init(u))[0], axis_name="replicas")(updates)
+      >>> def outcome(u):
+      ...     return vote.update(u, vote.init(u))[0]
+      >>> jax.jit(jax.vmap(outcome, axis_name="replicas"))(updates)
       Array([[ 1., -1.,  0.],
              [ 1., -1.,  0.]], dtype=float32)
 

@@ -106,7 +106,7 @@ def sign_gather(
       >>> gradients = jnp.array([[2.0, -1.0], [-1.0, -1.0]])  # of two replicas
       >>> def step(g):
       ...     return tx.update(g, tx.init(g))
-      >>> updates, state = jax.vmap(step, axis_name="replicas")(gradients)
+      >>> updates, state = jax.jit(jax.vmap(step, axis_name="replicas"))(gradients)
       >>> updates
       Array([[ 1., -1.],
              [ 1., -1.]], dtype=float32)

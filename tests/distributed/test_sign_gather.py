@@ -79,7 +79,7 @@ def equal(a, b):
         np.testing.assert_array_equal(np.asarray(x, np.float64), np.asarray(y, np.float64))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("mesh", "axis"), [(LINE, "data"), (GRID, ("x", "y"))])
 @pytest.mark.parametrize("check", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_is_lion_on_the_mean_gradient_bit_for_bit(mesh, axis, check, dtype):
@@ -145,6 +145,7 @@ def test_under_pmap_init_gives_each_replicas_part():
     equal(updates, jax.tree.map(lambda u: jnp.stack([u] * 8), expected))
 
 
+@pytest.mark.slow
 def test_only_what_is_within_is_split():
     """Around it each replica steps whole parameters: slow weights and averages stay whole."""
     tx = lion_jax.lookahead(lion_jax.with_parameter_average(gathered_lion("data")), 2)
@@ -197,7 +198,7 @@ def test_a_nan_gives_no_step_and_stays_in_the_momentum():
     def update(g):
         return tx.update(g, tx.init(g))
 
-    updates, state = jax.vmap(update, axis_name="data")(gradients)
+    updates, state = jax.jit(jax.vmap(update, axis_name="data"))(gradients)
     np.testing.assert_array_equal(updates, [[0, 1, 1, -1]] * 2)
     assert np.isnan(state.inner_state.mu[0, 0])
 
@@ -229,6 +230,7 @@ def test_the_order_of_axes_is_that_of_the_mesh():
     equal(outcomes[0], outcomes[2])
 
 
+@pytest.mark.slow
 def test_parameters_may_be_split_over_another_axis():
     """Tensor parallel over y, replicas over x: the state is split over both."""
     tx, params = gathered_lion("x"), {"w": jnp.ones((32, 64))}

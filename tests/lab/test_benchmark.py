@@ -85,6 +85,7 @@ def test_memory_is_counted(real):
     assert per_parameter("adamw", "optax") == pytest.approx(8, rel=0.01)
 
 
+@pytest.mark.slow
 def test_contenders_take_turns_in_random_order(log):
     benchmark(**SMALL | {"rounds": 20})
     rounds = np.reshape(log, (21, 3, module.STEPS_PER_SAMPLE))  # with the warm-up
@@ -209,6 +210,7 @@ def test_impossible_requests_are_refused_in_one_line(tmp_path, capsys, arguments
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_compilation_cache_is_as_it_was(log):
     before = jax.config.jax_enable_compilation_cache
     benchmark(**SMALL)

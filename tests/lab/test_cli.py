@@ -39,6 +39,7 @@ def test_the_command_line_compares_against_a_rule(tmp_path, capsys):
     assert [found["compared_to"] for found in document["summary"]] == ["lion", "lion"]
 
 
+@pytest.mark.slow
 def test_json_records_carry_summary_settings_and_versions(tmp_path):
     arguments = ["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]
     assert cli.main([*arguments, "--seeds", "1", "--records", "json"]) == 0
@@ -102,6 +103,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(folder, tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path, monkeypatch, capsys):
     (tmp_path / "accuracy.png").write_text("earlier")
 

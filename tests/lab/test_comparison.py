@@ -129,6 +129,7 @@ def test_an_epoch_shows_each_example_once():
     assert sorted(batches.ravel()[:10]) == sorted(batches.ravel()[10:]) == list(range(10))
 
 
+@pytest.mark.slow
 def test_seeds_see_the_same_data_whatever_the_rule(task):
     """With a learning rate of zero every rule ends where the seed put it."""
     still = Rule("still", "", lambda schedule, peak: optax.sgd(0.0), (1e-3, 1e-2))
@@ -210,11 +211,13 @@ def test_a_loss_that_ends_in_nan_counts_as_diverged(task):
     assert compared.results[0].outcome.diverged.all()
 
 
+@pytest.mark.slow
 def test_a_slow_start_is_no_divergence(task):
     slow = dataclasses.replace(RULES["sgd"], learning_rates=(1e-6, 1e-5))
     assert not lab.compare(task, [slow], **SMALL).results[0].outcome.diverged.any()
 
 
+@pytest.mark.slow
 def test_a_bounded_explosion_counts_as_diverged(task):
     """Lion's steps are bounded, so that its loss can explode and stay finite."""
     wild = dataclasses.replace(RULES["lion"], learning_rates=(1e-3, 1e3))
@@ -241,6 +244,7 @@ def test_records_name_every_run(small):
     assert sum(r["is_chosen"] for r in records) == 2 * 2
 
 
+@pytest.mark.slow
 def test_progress_is_told(task):
     heard = []
     lab.compare(

@@ -66,6 +66,7 @@ def test_parameters_are_stored_narrow_and_computed_with_wide(task):
     ],
     ids=["compare", "watch", "find"],
 )
+@pytest.mark.slow
 def test_every_command_stores_parameters_as_the_rule_says(use, task):
     seen = []
 

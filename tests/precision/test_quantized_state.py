@@ -168,6 +168,7 @@ def test_is_right_on_average_where_nearest_would_stand_still():
     np.testing.assert_allclose(ratio.mean(), 0.999**250 * np.sqrt(0.999), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_adam_is_not_biased():
     """Its updates are a quotient of moments of long memories."""
     rms, exact = [], optax.scale_by_adam(b2=0.999)

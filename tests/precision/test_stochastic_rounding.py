@@ -247,6 +247,7 @@ def test_its_state_is_one_number():
 
 
 @pytest.mark.parametrize("axes", [("data",), (None, "data")], ids=["rows", "columns"])
+@pytest.mark.slow
 def test_any_sharding_gives_the_same_bits(axes):
     def normal(seed, dtype=jnp.float32):
         return jax.random.normal(jax.random.key(seed), (16, 24), dtype)

@@ -107,6 +107,7 @@ def test_eight_devices_equal_one_bit_for_bit(rule, axis, kind):
 
 
 @lion_soon
+@pytest.mark.slow
 def test_groups_that_cross_shards_give_the_same(rule):
     """They need data of another shard, which jit fetches; 40 rows in groups of 32 on 8 devices."""
     rng = np.random.default_rng(0)
