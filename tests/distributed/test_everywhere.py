@@ -28,6 +28,8 @@ SUMMING = {
 }
 # What asks whether all gradients are finite asks every device, given the axes.
 ASKING = {"with_finite_guard", "with_loss_scale_dynamic", "with_metrics"}
+# From jax 0.12 on XLA:CPU contracts other products and sums where shapes are others: an ulp.
+CONTRACTS = jax.__version_info__ >= (0, 11)
 NO_PARTS = SUMMING | {"keras_loss_scale_optimizer"}  # which has no argument for the axes
 # Each shard has whole groups of 8 rows.
 quantized = functools.partial(precision.with_quantized_state, min_size=0, group_size=8)
@@ -96,7 +98,9 @@ def step_of(tx):
 
 def check(name, actual, expected):
     for leaf, a in actual.items():
-        if name in SUMMING:  # 1e-6 of the leaf's largest entry: small ones are differences
+        if (
+            name in SUMMING or CONTRACTS
+        ):  # 1e-6 of the leaf's largest entry: small ones are differences
             atol = 1e-6 * np.abs(expected[leaf]).max()
             np.testing.assert_allclose(a, expected[leaf], rtol=0, atol=atol)
         else:

@@ -30,14 +30,26 @@ def draw(*shape, dtype=np.float32, seed=0):
     return [jnp.asarray(rng.standard_normal((*shape, *s)), dtype) for s in SHAPES]
 
 
+# Powers of two: their products are exact, and no compiler rounds by contracting them with sums.
+RATE, DECAY, BETAS = 2.0**-7, 2.0**-3, (0.25, 0.5)
+
+
+def momentum():
+    return lion_jax.scale_by_sign_momentum(*BETAS)
+
+
+def lion():
+    return lion_jax.lion(RATE, *BETAS, weight_decay=DECAY)
+
+
 def chained(rule):
     return optax.chain(
-        rule, lion_jax.add_decoupled_weight_decay(0.1), optax.scale_by_learning_rate(1e-2)
+        rule, lion_jax.add_decoupled_weight_decay(DECAY), optax.scale_by_learning_rate(RATE)
     )
 
 
 def gathered_lion(axis):
-    return chained(sign_gather(lion_jax.scale_by_sign_momentum(), axis))
+    return chained(sign_gather(momentum(), axis))
 
 
 def step_of(tx, mesh, axis, shardings, **how):
@@ -84,13 +96,13 @@ def equal(a, b):
 @pytest.mark.parametrize("check", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_is_lion_on_the_mean_gradient_bit_for_bit(mesh, axis, check, dtype):
     """Of gradients whose sums are exact in any order: of few bits."""
-    lion = chained(lion_jax.scale_by_sign_momentum())
+    alone = chained(momentum())
     if dtype == jnp.float32:  # of narrower leaves `lion` rounds once, a chain at each link
-        lion = lion_jax.lion(1e-2, weight_decay=0.1)
+        alone = lion()
     tx, params = gathered_lion(axis), draw(dtype=dtype)
     shardings, state = placed(tx, params, mesh, axis)
     step = step_of(tx, mesh, axis, shardings, check_vma=check)
-    expected, lion_state, lion_step = params, lion.init(params), whole_step(lion, mesh)
+    expected, lion_state, lion_step = params, alone.init(params), whole_step(alone, mesh)
 
     for t in range(6):
         gradients = draw(8, dtype=dtype, seed=t + 1)
@@ -106,11 +118,11 @@ def test_it_is_lion_on_the_mean_gradient_bit_for_bit(mesh, axis, check, dtype):
 
 def test_any_gradient_gives_what_lion_makes_of_the_same_sums():
     """Eight replicas on one axis: a reduce-scatter adds up in the order of an all-reduce."""
-    tx, lion = gathered_lion("data"), lion_jax.lion(1e-2, weight_decay=0.1)
+    tx, alone = gathered_lion("data"), lion()
     params = draw()
     shardings, state = placed(tx, params, LINE, "data")
-    step, expected, lion_state = step_of(tx, LINE, "data", shardings), params, lion.init(params)
-    lion_step = whole_step(lion, LINE)
+    step, expected, lion_state = step_of(tx, LINE, "data", shardings), params, alone.init(params)
+    lion_step = whole_step(alone, LINE)
 
     @functools.partial(jax.shard_map, mesh=LINE, in_specs=P("data"), out_specs=P())
     def mean(gradients):
@@ -133,7 +145,7 @@ def test_each_replica_keeps_its_part_of_the_momentum():
 
 
 def test_under_pmap_init_gives_each_replicas_part():
-    tx, lion = gathered_lion("data"), lion_jax.lion(1e-2, weight_decay=0.1)
+    tx, alone = gathered_lion("data"), lion()
     params = draw()
     replicated = jax.tree.map(lambda p: jnp.stack([p] * 8), params)
     state = jax.pmap(tx.init, axis_name="data")(replicated)
@@ -141,7 +153,7 @@ def test_under_pmap_init_gives_each_replicas_part():
     gradients = jax.tree.map(lambda g: jnp.round(4096 * g) / 4096, draw(8, seed=1))
     updates, state = jax.pmap(tx.update, axis_name="data")(gradients, state, replicated)
     means = jax.tree.map(lambda g: g.mean(axis=0), gradients)
-    expected, _ = jax.jit(lion.update)(means, lion.init(params), params)
+    expected, _ = jax.jit(alone.update)(means, alone.init(params), params)
     equal(updates, jax.tree.map(lambda u: jnp.stack([u] * 8), expected))
 
 
@@ -160,9 +172,7 @@ def test_only_what_is_within_is_split():
     assert all(any(getattr(k, "name", "") == "mu" for k in path) for path in split)
     step = step_of(tx, LINE, "data", shardings)
     gradients = jax.tree.map(lambda p: jnp.ones((8, *p.shape)), params)
-    alone = lion_jax.lookahead(
-        lion_jax.with_parameter_average(lion_jax.lion(1e-2, weight_decay=0.1)), 2
-    )
+    alone = lion_jax.lookahead(lion_jax.with_parameter_average(lion()), 2)
     expected, alone_state = params, alone.init(params)
     for _ in range(3):
         params, state = step(params, state, gradients)
@@ -175,7 +185,7 @@ def test_only_what_is_within_is_split():
 
 def test_moments_within_may_be_integers():
     """Integers by the size of the whole, of which a part has less."""
-    rule = with_quantized_state(lion_jax.scale_by_sign_momentum(), group_size=8)
+    rule = with_quantized_state(lion_jax.scale_by_sign_momentum(*BETAS), group_size=8)
     tx, params = chained(sign_gather(rule, "data")), {"w": jnp.ones((64, 64))}
     shardings, state = placed(tx, params, LINE, "data")
     step = step_of(tx, LINE, "data", shardings)
@@ -185,7 +195,7 @@ def test_moments_within_may_be_integers():
         new, state = step(params, state, gradients)
         means = {"w": jnp.mean(gradients["w"], axis=0)}
         signs, alone = rule.update(means, alone, expected)
-        expected = jax.tree.map(lambda p, u: p - 1e-2 * (u + 0.1 * p), expected, signs)
+        expected = jax.tree.map(lambda p, u: p - RATE * (u + DECAY * p), expected, signs)
         params = new
     np.testing.assert_allclose(params["w"], expected["w"], rtol=1e-6)
     assert {x.dtype.name for x in jax.tree.leaves(state) if x.ndim} == {"int8"}
@@ -248,8 +258,8 @@ def test_parameters_may_be_split_over_another_axis():
         return optax.apply_updates(params, updates), state
 
     new, state = jax.jit(step)(params, state, gradients)
-    lion = chained(lion_jax.scale_by_sign_momentum())
-    expected, _ = jax.jit(lion.update)({"w": gradients.mean(axis=0)}, lion.init(params), params)
+    alone = chained(momentum())
+    expected, _ = jax.jit(alone.update)({"w": gradients.mean(axis=0)}, alone.init(params), params)
     np.testing.assert_allclose(new["w"], params["w"] + expected["w"], rtol=1e-6)
     assert state[0].inner_state.mu["w"].addressable_shards[0].data.size == 32 * 64 // 8
 
@@ -266,7 +276,7 @@ def test_a_parameter_without_a_gradient_stays():
         return tx.update({"a": gradient[0], "b": None}, state, params)
 
     updates, new = jax.jit(update)(state, jnp.ones((8, 16, 8)))
-    np.testing.assert_allclose(updates["a"], -1e-2 * 1.1, rtol=1e-6)
+    np.testing.assert_allclose(updates["a"], -RATE * (1 + DECAY), rtol=1e-6)
     assert updates["b"] is None
     equal(new[0].inner_state.mu["b"], state[0].inner_state.mu["b"])
     alone = sign_gather(lion_jax.scale_by_sign_momentum(), "data")
