@@ -193,17 +193,18 @@ class _Store(NamedTuple):
             if code is None:
                 return moment.tree
             if stored:
+                placeholders = stored[0].exponents
                 axes = jax.tree.map(self._stored_axis, *stored[0])
             else:
+                placeholders = jax.tree.map(lambda x: jnp.zeros_like(x, bool), moment.tree)
                 axes = jax.tree.map(self._axis, moment.tree)
             exponents = jax.tree.map(
-                lambda x, axis: (
-                    jnp.zeros_like(x, bool)
-                    if axis == _NONE
-                    else shared_exponents(x, axis, self.group_size)
+                lambda x, axis, placeholder: (
+                    placeholder if axis == _NONE else shared_exponents(x, axis, self.group_size)
                 ),
                 ahead.tree,
                 axes,
+                placeholders,
             )
             codes = jax.tree.map(
                 lambda x, e, axis: (
