@@ -28,7 +28,8 @@ SUMMING = {
 }
 # What asks whether all gradients are finite asks every device, given the axes.
 ASKING = {"with_finite_guard", "with_loss_scale_dynamic", "with_metrics"}
-# From jax 0.12 on XLA:CPU contracts other products and sums where shapes are others: an ulp.
+# With jax 0.12 (0.11 was not tried) XLA:CPU contracts other products and sums where shapes are
+# others: an ulp.
 CONTRACTS = jax.__version_info__ >= (0, 11)
 NO_PARTS = SUMMING | {"keras_loss_scale_optimizer"}  # which has no argument for the axes
 # Each shard has whole groups of 8 rows.
