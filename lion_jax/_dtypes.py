@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._missing import update_present
+from lion_jax._matching import check_match, check_same_shapes
+from lion_jax._missing import gradients_of_weights, put_back, update_present, weights_of
 
 P = ParamSpec("P")
 _FLOAT32, _FLOAT64 = jnp.dtype("float32"), jnp.dtype("float64")
@@ -17,7 +18,10 @@ _FLOAT32, _FLOAT64 = jnp.dtype("float32"), jnp.dtype("float64")
 def at_least_float32(*arrays: Any) -> jnp.dtype:
     """The dtype to compute in with `arrays`: their common one, or float32 if that is narrower."""
     dtypes = {_FLOAT32 if _is_narrow(dtype) else dtype for dtype in map(_dtype, arrays)}
-    return dtypes.pop() if len(dtypes) == 1 else jnp.result_type(*dtypes)  # keys have no common one
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    with jax.numpy_dtype_promotion("standard"):  # where users forbid it, this still has to choose
+        return jnp.result_type(*dtypes)
 
 
 def dtypes_of(tree: Any) -> set[jnp.dtype]:
@@ -48,7 +52,9 @@ def computed_in_float32(
 
     The state starts from widened parameters, so accumulators are at least float32; it keeps its
     dtypes even if a hyperparameter comes in a wider one. What in it belongs to a parameter without
-    a gradient (None) stays as it is, given the parameters.
+    a gradient (None) stays as it is, given the parameters. Leaves that are no weights (integers,
+    booleans, random keys, functions) have no state, and their updates are 0, or None like their
+    gradients.
     """
 
     @functools.wraps(factory)
@@ -56,19 +62,26 @@ def computed_in_float32(
         inner = optax.with_extra_args_support(factory(*args, **kwargs))
 
         def init_fn(params):
-            return inner.init(jax.tree.map(widen_abstract, params))
+            return inner.init(jax.tree.map(widen_abstract, weights_of(params)))
 
         def update_fn(updates, state, params=None, **extra_args):
-            if dtypes_of((updates, params)) in ({_FLOAT32}, {_FLOAT64}):  # nothing to round
-                new_updates, new_state = update_present(inner, updates, state, params, **extra_args)
-                return as_before(new_updates, updates), as_before(new_state, state)
-            likes = updates if params is None else params
-            wide_updates = map_present(widen, updates, likes)
-            wide_params = None if params is None else map_present(widen, params, updates)
-            new_updates, new_state = update_present(
-                inner, wide_updates, state, wide_params, **extra_args
-            )
-            return map_present(_round_like, new_updates, likes), as_before(new_state, state)
+            gradients, weights = gradients_of_weights(updates, params)
+            likes = gradients if weights is None else weights
+            if weights is not None:
+                check_match("gradients", gradients, weights)
+            if _are_arrays_of_one_width((gradients, weights)):  # nothing to round
+                new_updates, new_state = update_present(
+                    inner, gradients, state, weights, **extra_args
+                )
+                new_updates = as_before(new_updates, gradients)
+            else:
+                wide_gradients = map_present(widen, gradients, likes)
+                wide_weights = None if weights is None else map_present(widen, weights, gradients)
+                new_updates, new_state = update_present(
+                    inner, wide_gradients, state, wide_weights, **extra_args
+                )
+                new_updates = map_present(_round_like, new_updates, likes)
+            return put_back(new_updates, updates, params), as_before(new_state, state)
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -76,8 +89,17 @@ def computed_in_float32(
 
 
 def as_before(new: Any, old: Any) -> Any:
-    """A tree in the dtypes that it had."""
+    """A tree in the dtypes that it had; refuses other shapes than it had."""
+    check_same_shapes("gradients", new, old)
     return jax.tree.map(lambda x, like: cast(jnp.asarray(x), _dtype(like)), new, old)
+
+
+def _are_arrays_of_one_width(tree: Any) -> bool:
+    """Whether all leaves are arrays of float32, or all of float64."""
+    leaves = jax.tree.leaves(tree)
+    if not all(isinstance(x, jax.Array) for x in leaves):
+        return False
+    return {x.dtype for x in leaves} in ({_FLOAT32}, {_FLOAT64})
 
 
 def _is_narrow(dtype: jnp.dtype) -> bool:

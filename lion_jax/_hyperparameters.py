@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, ParamSpec
 
 import jax
@@ -13,6 +13,7 @@ from lion_jax._schedules import read, schedules_among
 from lion_jax._states import bare, the_only
 
 P = ParamSpec("P")
+_INJECTED = "injected_"
 
 
 class HyperparametersState(NamedTuple):
@@ -20,7 +21,8 @@ class HyperparametersState(NamedTuple):
 
     Attributes:
       hyperparameters: by name, the number in force at the last update (before the first: at the
-        first), each of shape () in JAX's default float dtype.
+        first), each of shape () in JAX's default float dtype. What came to `init` as a jax array,
+        as under `optax.inject_hyperparams`, has `injected_` before its name.
       schedule_count: updates so far, int32 of shape (): what schedules are read at.
       inner_state: state of the chain.
     """
@@ -43,8 +45,8 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     the largest float without a decay.
 
     ``optax.tree_utils.tree_get(state, "learning_rate")`` reads a single one. Under
-    ``optax.inject_hyperparams`` it finds two, optax's own and this one, and raises: set optax's in
-    ``state.hyperparams``, and read what was used here.
+    ``optax.inject_hyperparams`` it finds optax's own, the number of the next update: numbers that
+    came as jax arrays are shown here alone.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.optimizers.HyperparametersState`,
@@ -76,7 +78,13 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     """
     owner = "optimizer of lion_jax"
     shown = the_only(state, "hyperparameters", owner, HyperparametersState.__name__)
-    return {name: bare(shown[name]) for name in sorted(shown)}  # as JAX sorts dictionaries
+    return {name: bare(value) for name, value in by_name(shown).items()}
+
+
+def by_name(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that a state shows, by the names of their arguments, in alphabetical order."""
+    named = {name.removeprefix(_INJECTED): value for name, value in shown.items()}
+    return dict(sorted(named.items()))  # as JAX sorts dictionaries
 
 
 def shows_hyperparameters(*names: str, weight_bound: Callable[..., Any] | None = None):
@@ -118,6 +126,8 @@ def _show(
     weight_bound: Callable[..., Any] | None,
 ) -> optax.GradientTransformationExtraArgs:
     schedules = schedules_among(arguments, names)
+    # optax has these under the same names, and its tree_get takes no name that is there twice.
+    injected = {_INJECTED + name for name in names if isinstance(arguments[name], jax.Array)}
 
     def at(count):
         values = arguments | read(schedules, count)
@@ -127,16 +137,21 @@ def _show(
     def init_fn(params):
         count = jnp.zeros((), jnp.int32)
         tx, shown = at(count)
-        return HyperparametersState(shown, count, tx.init(params))
+        return HyperparametersState(_marked(shown, injected), count, tx.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
-        _, count, inner_state = state
+        before, count, inner_state = state
         tx, shown = at(count)
         updates, inner_state = tx.update(updates, inner_state, params, **extra_args)
         count = jnp.asarray(optax.safe_increment(count))
-        return updates, HyperparametersState(shown, count, inner_state)
+        return updates, HyperparametersState(_marked(shown, before), count, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _marked(shown: dict[str, jax.Array], like: Collection[str]) -> dict[str, jax.Array]:
+    """What is shown, under the names that the state has had from its first update on."""
+    return {_INJECTED + k if _INJECTED + k in like else k: value for k, value in shown.items()}
 
 
 def _shown(
@@ -144,8 +159,12 @@ def _shown(
 ) -> dict[str, jax.Array]:
     shown = {name: _as_float(value) for name, value in _by_our_names(values)}
     if weight_bound is not None:
-        bound = _as_float(weight_bound(**shown))
-        shown["weight_bound"] = jnp.minimum(bound, jnp.finfo(bound.dtype).max)
+        largest = float(jnp.finfo(jnp.result_type(float)).max)
+        bound = weight_bound(**shown)
+        is_number = isinstance(bound, float)
+        shown["weight_bound"] = _as_float(
+            min(bound, largest) if is_number else jnp.minimum(bound, largest)
+        )
     return shown
 
 

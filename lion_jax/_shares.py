@@ -9,19 +9,33 @@ import optax
 
 from lion_jax._checks import is_function
 from lion_jax._dtypes import at_least_float32
-from lion_jax._leafwise import map_leaves
+from lion_jax._leafwise import PerLeaf, in_order_of, map_leaves
 
 
 def spread(mask: Any, params: optax.Params, name: str = "mask") -> Any:
     """A tree like the parameters from a prefix of one, a function to one, or None for True."""
+    leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
+    shares = shares_of(mask, params, name)
+    return treedef.unflatten(
+        None if p is None else share for p, share in zip(leaves, shares, strict=True)
+    )
+
+
+def shares_of(mask: Any, params: optax.Params, name: str = "mask") -> PerLeaf:
+    """The leaves of `spread`."""
     tree = mask(params) if is_function(mask) else True if mask is None else mask
+    shares, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
     try:
-        return jax.tree.map(lambda x, part: jax.tree.map(lambda _: x, part), tree, params)
+        parts = treedef.flatten_up_to(params)
+        below = [jax.tree.leaves(part, is_leaf=_is_none) for part in parts]
+        if any(s is None and leaves != [None] for s, leaves in zip(shares, below, strict=True)):
+            raise ValueError("None stands where the parameters have a leaf")
     except ValueError as error:
         raise ValueError(
             f"{name} must be a tree like the parameters, or a prefix of one; got {tree!r}, which "
             f"does not fit: {error}. Try lion_jax.groups, whose masks come from the parameters."
         ) from error
+    return PerLeaf(s for s, leaves in zip(shares, below, strict=True) for _ in leaves)
 
 
 def map_shares(
@@ -41,18 +55,34 @@ def map_shares(
         module, as in `map_leaves`.
       updates: the tree to replace.
       read: trees that are only read.
-      shares: a tree like the updates: booleans, numbers, or jax arrays, which are never idle.
+      shares: `PerLeaf`, or a tree like the updates: booleans, numbers, or jax arrays, which are
+        never idle.
       idle: the share with which the function changes nothing.
       **hyperparameters: as in `map_leaves`.
 
     Returns:
       The new updates.
     """
-    is_idle = jax.tree.map(lambda s: not isinstance(s, jax.Array) and s == idle, shares)
-    busy = jax.tree.map(lambda idle, u: None if idle else u, is_idle, updates)
-    shares = jax.tree.map(lambda s, u: jnp.asarray(s, _dtype_beside(u)), shares, updates)
-    (new,) = map_leaves(function, (busy,), (*read, shares), **hyperparameters)
-    return jax.tree.map(lambda idle, old, new: old if idle else new, is_idle, updates, new)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    columns = [treedef.flatten_up_to(tree) for tree in read]
+    shares = in_order_of(treedef, shares)
+    is_idle = [
+        u is None or (not isinstance(s, jax.Array) and s == idle)
+        for u, s in zip(leaves, shares, strict=True)
+    ]
+    busy = [None if idle else u for idle, u in zip(is_idle, leaves, strict=True)]
+    weights = [
+        None if u is None else jnp.asarray(s, _dtype_beside(u))
+        for u, s in zip(busy, shares, strict=True)
+    ]
+    (new,) = map_leaves(function, (busy,), (*columns, weights), **hyperparameters)
+    return treedef.unflatten(
+        u if idle else x for idle, u, x in zip(is_idle, leaves, new, strict=True)
+    )
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def _dtype_beside(u: Any) -> jnp.dtype:

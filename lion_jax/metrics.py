@@ -15,6 +15,7 @@ from lion_jax._checks import (
     check_transformation,
 )
 from lion_jax._dtypes import at_least_float32
+from lion_jax._hyperparameters import by_name
 from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
 from lion_jax._patterns import distinct_paths
 from lion_jax._states import bare, the_only
@@ -265,13 +266,13 @@ def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
         state, "hyperparameters", lambda path, _: hasattr(path[-1], "tuple_name")
     )
     if len(found) == 1:
-        return {"": found[0][1]}
+        return {"": by_name(found[0][1])}
     labels = [
         "/".join(str(k.key) for k in cast(Any, path) if hasattr(k, "key")) for path, _ in found
     ]
     if len(set(labels)) < len(labels):  # no partition's
         labels = list(map(str, range(len(labels))))
-    return {f"{label}/": numbers for label, (_, numbers) in zip(labels, found, strict=True)}
+    return {f"{label}/": by_name(numbers) for label, (_, numbers) in zip(labels, found, strict=True)}
 
 
 def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:

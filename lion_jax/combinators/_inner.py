@@ -8,7 +8,13 @@ import optax
 
 from lion_jax._dtypes import as_before
 from lion_jax._leafwise import map_leaves, sum_leaves
-from lion_jax._missing import update_present
+from lion_jax._matching import check_match
+from lion_jax._missing import arrays_of, update_present
+
+
+def init(inner: optax.GradientTransformation, params: optax.Params) -> optax.OptState:
+    """The state of the inner transformation, which sees no functions and no random keys."""
+    return inner.init(arrays_of(params))
 
 
 def update(
@@ -18,8 +24,14 @@ def update(
     params: optax.Params | None,
     **extra_args: Any,
 ) -> tuple[optax.Updates, optax.OptState]:
-    """One update of the inner transformation, which keeps the dtypes of its state."""
+    """One update of the inner transformation, which keeps the shapes and dtypes of its state.
+
+    What it makes of the gradients has the shapes of the parameters, whatever theirs are.
+    """
     updates, new_state = update_present(inner, updates, state, params, **extra_args)
+    updates = jax.tree.map(jnp.asarray, updates)  # Python numbers, eagerly
+    if params is not None:
+        check_match("gradients", updates, params)
     return updates, as_before(new_state, state)
 
 

@@ -158,7 +158,7 @@ def scale_by_amsgrad(
             eps=eps,
             bias1=bias(b1, t),
             bias2=bias(b2, t),
-            belief=belief,
+            static=(("belief", belief),),
         )
         return updates, ScaleByAmsgradState(t, mu, nu, nu_max)
 

@@ -18,9 +18,9 @@ from lion_jax._checks import (
     is_off,
 )
 from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
+from lion_jax._leafwise import PerLeaf, map_leaves
 from lion_jax._schedules import accepts_schedules
-from lion_jax._shares import map_shares, spread
+from lion_jax._shares import map_shares, shares_of
 
 
 @computed_in_float32
@@ -166,7 +166,7 @@ def _init_for(mask: Any) -> optax.TransformInitFn:
     """An empty state, once the mask fits the parameters."""
 
     def init_fn(params):
-        if jax.tree.leaves(params):  # optax asks with no parameters what in a state is like them
+        if mask is not None and jax.tree.leaves(params):  # optax asks with no parameters what in a state is like them
             _shares(mask, params)
         return optax.EmptyState()
 
@@ -179,9 +179,9 @@ def _map(decay, updates, params, mask, **hyperparameters):
     return map_shares(decay, updates, (params,), _shares(mask, params), 0, **hyperparameters)
 
 
-def _shares(mask: Any, params: optax.Params) -> Any:
-    shares = spread(mask, params)
-    check_shares("mask", shares)
+def _shares(mask: Any, params: optax.Params) -> PerLeaf:
+    shares = shares_of(mask, params)
+    check_shares("mask", [*shares])
     return shares
 
 

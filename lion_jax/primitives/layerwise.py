@@ -23,7 +23,7 @@ from lion_jax._checks import (
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
-from lion_jax._shares import spread
+from lion_jax._shares import shares_of
 
 
 @computed_in_float32
@@ -146,8 +146,8 @@ def scale_by_lars_ratio(
             (updates,),
             (
                 params,
-                spread(weight_decay_mask, params, "weight_decay_mask"),
-                spread(trust_ratio_mask, params, "trust_ratio_mask"),
+                shares_of(weight_decay_mask, params, "weight_decay_mask"),
+                shares_of(trust_ratio_mask, params, "trust_ratio_mask"),
             ),
             trust_coefficient=trust_coefficient,
             weight_decay=weight_decay,
@@ -251,7 +251,7 @@ def project_to_tangent(
             eps=eps,
             weight_decay=weight_decay,
             wd_ratio=wd_ratio,
-            channel_axis=channel_axis,
+            static=(("channel_axis", int(channel_axis)),),
         )
         return inner_updates, state
 
@@ -262,7 +262,7 @@ def _project(u, g, p, *, delta, eps, weight_decay, wd_ratio, channel_axis):
     if p.ndim < 2:
         return (u + weight_decay * p,)
     layer = tuple(range(p.ndim))
-    channel = tuple(axis for axis in layer if axis != layer[int(channel_axis)])
+    channel = tuple(axis for axis in layer if axis != layer[channel_axis])
     by_channel, is_by_channel = _project_view(u, g, p, delta, eps, channel)
     by_layer, is_by_layer = _project_view(u, g, p, delta, eps, layer)
     u = jnp.where(is_by_channel, by_channel, jnp.where(is_by_layer, by_layer, u))

@@ -166,7 +166,8 @@ def _interpolate(g, m, *, b1, b2):
 
     # Where c_t and m_t both read the old momentum, XLA:CPU copies it before it overwrites it, which
     # doubles the time of a step or worse. Extrapolating, b1 > b2, would magnify rounding errors.
-    if isinstance(b1, jax.Array) or isinstance(b2, jax.Array) or not 0 < b1 <= b2:
+    are_constants = isinstance(b1, float) and isinstance(b2, float)
+    if not (are_constants and 0 < b1 <= b2):
         return from_old_momentum(g, m)
     return jax.lax.platform_dependent(g, m, cpu=from_new_momentum, default=from_old_momentum)
 
