@@ -1,0 +1,207 @@
+"""What people do with every line of the catalogue that its authors did not think of."""
+
+import dataclasses
+import functools
+
+import equinox as eqx
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from catalogue import CATALOGUE
+from trees import assert_close, run, small, specs
+
+# Its state has a scalar in place of each parameter, which no check of a matrix lets pass.
+TAKES_NO_CHECKED_NODE = {"scale_by_student_t", "tadam", "holocron_tadam"}
+SHAPES_OF_ANY_KIND = {"with_quantized_state"}
+GRADIENTS = [small(seed=seed) for seed in range(1, 4)]
+
+
+def every_entry(test):
+    cases = [
+        pytest.param(entry, marks=[pytest.mark.slow] if entry.slow else [], id=entry.name)
+        for entry in CATALOGUE
+    ]
+    return pytest.mark.parametrize("entry", cases)(test)
+
+
+@pytest.fixture
+def compiled():
+    """The events of compiling, as they happen."""
+    events = []
+
+    def listen(event, duration, **kwargs):
+        del duration, kwargs
+        if "backend_compile" in event:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+class Noisy(eqx.Module):
+    """A module with what no gradient moves among its leaves."""
+
+    kernel: jax.Array
+    key: jax.Array
+    table: jax.Array
+    is_used: jax.Array
+    activation: object
+    name: str = "noisy"
+
+    def __call__(self, x):
+        return self.activation(x @ self.kernel + self.table[0] * self.is_used[0])
+
+
+def noisy():
+    return Noisy(
+        kernel=small()["kernel"],
+        key=jax.random.key(0),
+        table=jnp.arange(3),
+        is_used=jnp.array([True, False]),
+        activation=jax.nn.tanh,
+    )
+
+
+@every_entry
+@pytest.mark.parametrize("is_kept", [eqx.is_inexact_array, eqx.is_array], ids=["inexact", "array"])
+def test_a_whole_module_may_stand_for_its_parameters(entry, is_kept):
+    """As users of equinox call it: the state of what is filtered, and then the module itself."""
+    model, alone = noisy(), noisy().kernel
+    tx, of_alone = entry.make(), entry.make()
+    state, state_alone = tx.init(eqx.filter(model, is_kept)), of_alone.init(alone)
+    before = specs(jax.tree.map(lambda x: x if hasattr(x, "shape") else None, state))
+    for _ in range(3):
+        grads = eqx.filter_grad(lambda m: jnp.sum(m(jnp.ones((2, 4))) ** 2))(model)
+        gradient = grads.kernel
+        updates, state = tx.update(grads, state, model)
+        update, state_alone = of_alone.update(gradient, state_alone, alone)
+        assert updates.key is updates.table is updates.is_used is updates.activation is None
+        assert_close(updates.kernel, update)
+        model, alone = eqx.apply_updates(model, updates), optax.apply_updates(alone, update)
+    assert specs(state) == before
+
+
+@every_entry
+def test_gradients_of_nothing_move_nothing(entry):
+    """`jax.grad(allow_int=True)` gives float0 for integers and booleans."""
+    params = {"w": jnp.ones(2), "rows": jnp.array([1, 2]), "is_on": jnp.array([True])}
+    grads = jax.grad(lambda p: jnp.sum(p["w"] * p["rows"]) * p["is_on"][0], allow_int=True)(params)
+    tx = entry.make()
+    state = tx.init(params)
+    before = specs(state)
+    for _ in range(3):
+        updates, state = tx.update(grads, state, params)
+        new = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(new["rows"], params["rows"])
+        np.testing.assert_array_equal(new["is_on"], params["is_on"])
+        assert new["rows"].dtype == params["rows"].dtype
+    assert specs(state) == before
+
+
+@every_entry
+def test_python_numbers_are_parameters(entry):
+    params, grads = {"a": 1.0, "b": -2.0}, {"a": 0.5, "b": -0.5}
+    arrays = jax.tree.map(jnp.float32, (params, grads))
+    tx = entry.make()
+    state, of_arrays = tx.init(params), tx.init(arrays[0])
+    for _ in range(2):
+        updates, state = tx.update(grads, state, params)
+        expected, of_arrays = tx.update(arrays[1], of_arrays, arrays[0])
+        assert_close(jax.tree.map(jnp.asarray, updates), expected)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Matrix:
+    """A node that takes nothing but a matrix."""
+
+    w: jax.Array
+
+    def __post_init__(self):
+        assert self.w.ndim == 2
+
+
+@every_entry
+def test_a_node_may_check_what_it_holds(entry):
+    if entry.name in TAKES_NO_CHECKED_NODE:
+        pytest.skip("keeps a scalar in place of each parameter")
+    tx, params = entry.make(), Matrix(small()["kernel"])
+    gradients = [Matrix(g["kernel"]) for g in GRADIENTS]
+    after, _ = run(tx, params, gradients)
+    alone, _ = run(tx, params.w, [g.w for g in gradients])
+    assert_close(after.w, alone)
+    run(tx, params, gradients, jit=False)
+
+
+@every_entry
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+def test_computes_under_strict_promotion(entry, dtype):
+    params, gradients = small(dtype), [small(dtype, seed=seed) for seed in range(1, 4)]
+    expected, _ = run(entry.make(), params, gradients)
+    scalars = {name: jnp.float32(value) for name, value in entry.scalars.items()}
+    with jax.numpy_dtype_promotion("strict"):
+        for tx in (entry.make(), entry.make(**scalars)):
+            state = tx.init(params)
+            step = jax.jit(tx.update)
+            new, eager = params, tx.update(gradients[0], state, params)
+            for gradient in gradients:
+                updates, state = step(gradient, state, new)
+                new = jax.tree.map(
+                    lambda p, u: (p.astype(jnp.float32) + u.astype(jnp.float32)).astype(p.dtype),
+                    new,
+                    updates,
+                )
+            del eager
+            tolerance = 1e-2 if dtype == jnp.bfloat16 else 1e-5
+            assert_close(new, expected, rtol=tolerance, atol=tolerance)
+
+
+@every_entry
+def test_no_infinity_is_passed_through(entry):
+    """On the way to finite numbers, with every decay and gradient at 0 too."""
+    zero = jax.tree.map(jnp.zeros_like, small())
+    with jax.debug_infs(True), jax.debug_nans(True):
+        for tx in (entry.make(), entry.make(**_zeros(entry))):
+            run(tx, small(), [*GRADIENTS, zero], jit=False)
+            run(tx, small(), [*GRADIENTS, zero])
+
+
+def _zeros(entry):
+    """Weight decays of 0, where the entry has one."""
+    return {name: 0.0 for name in entry.scalars if name == "weight_decay"}
+
+
+@every_entry
+def test_an_eager_sweep_compiles_nothing(entry, compiled):
+    """Neither a further step nor a further value of any number."""
+    params, gradient = small(), GRADIENTS[0]
+
+    def step(fraction):
+        tx = entry.make(**{name: entry.part(name, fraction) for name in entry.scalars})
+        state = tx.init(params)
+        for _ in range(3):
+            _, state = tx.update(gradient, state, params)
+
+    step(1.0)
+    step(0.9)
+    compiled.clear()
+    step(0.8)
+    step(0.7)
+    assert not compiled
+
+
+@every_entry
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("shape", [(3, 1), (1,), (), (4,), (2, 3)], ids=str)
+def test_a_gradient_of_another_shape_is_refused(entry, jit, shape):
+    params, tx = {"b": jnp.ones(3), "w": jnp.ones((2, 2))}, entry.make()
+    state = tx.init(params)
+    update = jax.jit(tx.update) if jit else tx.update
+    with pytest.raises(ValueError, match=r"gradients must have .*\['b'\]") as caught:
+        update({"b": jnp.ones(shape), "w": jnp.ones((2, 2))}, state, params)
+    assert str(shape) in str(caught.value)
+    assert "(3,)" in str(caught.value)
