@@ -26,34 +26,25 @@ def copy(params: optax.Params) -> optax.Params:
     return jax.tree.map(_copy_leaf, params)
 
 
-def check_not_rounded(name: str, inner_state: optax.OptState, *rounding: str) -> None:
+def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -> None:
     """Refuses to keep weights around what rounds the parameters: they would be the rounded ones.
 
     Args:
       name: the combinator that keeps them.
       inner_state: state of what it wraps.
-      *rounding: what is refused, of `with_master_weights` and `round_stochastically`.
+      **remedies: what to try, by what is refused: `with_master_weights`, `round_stochastically`.
 
     Raises:
       ValueError: one of them in the inner state, at any depth.
     """
-    inside = {
-        _ROUNDED[type(node).__name__]
-        for node in jax.tree.leaves(inner_state, is_leaf=_is_rounded)
-        if _is_rounded(node)
-    }
-    for rounded in (r for r in rounding if r in inside):
+    nodes = jax.tree.leaves(inner_state, is_leaf=_is_rounded)
+    inside = {_ROUNDED[type(node).__name__] for node in nodes if _is_rounded(node)}
+    for rounding in sorted(inside & {*remedies}):
         raise ValueError(
-            f"{name} must be within {rounded}, not around it, where it would keep the rounded "
-            "weights and lose the small steps between them; got an inner transformation with "
-            f"{rounded} in it. Try {_REMEDIES[rounded].format(name)}."
+            f"{name} must not be around {rounding}, where it would keep the rounded weights and "
+            f"lose the small steps between them; got an inner transformation with {rounding} in "
+            f"it. Try {remedies[rounding]}."
         )
-
-
-_REMEDIES = {
-    "with_master_weights": "with_master_weights({}(inner))",
-    "round_stochastically": "optax.chain({}(inner), round_stochastically(key))",
-}
 
 
 def synchronize(

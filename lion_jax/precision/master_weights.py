@@ -21,8 +21,8 @@ class MasterWeightsState(NamedTuple):
 
     Attributes:
       correction: what the master weights are more than the stored ones, in grains: a tree like the
-        parameters, each leaf of its parameter's shape, int8 or int16.
-      correction_count: updates so far, int32 of shape ().
+        parameters, each leaf of its parameter's shape, int8 or int16; None for functions and keys.
+      correction_count: updates so far, int32 of shape (); the smallest follows the largest.
       inner_state: state of the inner transformation, which sees float32 parameters.
     """
 
@@ -45,14 +45,19 @@ def with_master_weights(
       \gamma(\theta) &= 2^{1-k} \cdot \text{half the distance from } \theta \text{ to its neighbour}
 
     instead of a second copy of the weights in float32. The parameters :math:`\theta` are the
-    master weights :math:`w` rounded to the nearest, exactly and always. Of bfloat16 parameters, w
-    has 16 significant bits with k = 8 and as many as float32 with k = 16; c is rounded against a
+    master weights :math:`w` rounded to the nearest, ties to the even, exactly and always. Of
+    bfloat16 parameters, w has 16 significant bits with k = 8 and as many as float32 with k = 16.
+    The largest c, :math:`\pm(2^{k-1} - 1)`, stands for the last float32 number that rounds to
+    :math:`\theta`, so that the next one beyond it is the neighbour's. c is rounded against a
     threshold that walks from step to step (a Weyl sequence), so that steps of less than
-    :math:`\gamma` are not lost either: 10,000 equal ones add up within 3 :math:`\gamma`.
+    :math:`\gamma` are not lost either: 10,000 equal ones add up within a few :math:`\gamma`. What
+    float32 weights lose is lost here too: a step below half of their last bit.
 
     The updates are float32, whatever the parameters: ``optax.apply_updates`` adds them in float32
-    and stores exactly :math:`\theta_t`. So this goes around everything that changes updates, and
-    only what leaves them alone, such as :func:`lion_jax.with_finite_guard`, around it.
+    and stores exactly :math:`\theta_t`. So this goes around everything that changes updates or
+    keeps weights, and only what leaves updates alone or skips them all, such as
+    :func:`lion_jax.with_finite_guard`, around it. :func:`lion_jax.lookahead`,
+    :func:`lion_jax.scout` and :func:`lion_jax.with_parameter_average` refuse to be around it.
 
     Args:
       inner: the transformation, its learning rate included. It is initialized with float32
