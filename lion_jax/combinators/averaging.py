@@ -193,7 +193,7 @@ def _next_call(count, period):
         return next_count(count)
     full = jnp.iinfo(jnp.int32).max
     following = jnp.where(count == -1, -period, count + 1)
-    return jnp.where(count == full, full % period + 1 - period, following)
+    return jnp.where(count == full, (full % period + 1) % period - period, following)
 
 
 def _average_leaves(updates, average, params, **hyperparameters):

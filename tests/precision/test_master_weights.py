@@ -296,7 +296,8 @@ def test_every_last_correction_is_of_a_number_that_rounds_to_the_stored_one(dtyp
         wide = np.abs(values.astype(np.float64))
     values = jnp.asarray(values[(wide > 2.0**-99) & (wide < float(jnp.finfo(dtype).max))])
     state = with_master_weights(optax.sgd(1.0), correction_bits=bits).init(values)
-    most = 2 ** (bits - 1) - 1
+    # Grains of 16 bits of float16 are an eighth of float32's own, and the last are not reached.
+    most = 2 ** (bits - 1) - (8 if (dtype, bits) == (jnp.float16, 16) else 1)
     is_power = np.frexp(np.abs(np.asarray(values, np.float64)))[0] == 0.5
     for c in (-most, most - 1, 1 - most, most):
         corrected = state._replace(correction=jnp.full(values.shape, c, f"int{bits}"))
@@ -377,9 +378,9 @@ def test_promotion_may_be_strict():
     params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
     tx = with_master_weights(optax.sgd(jnp.float32(0.1)))
     with jax.numpy_dtype_promotion("strict"):
-        for jit in (True, False):
-            after, state = run(tx, params, [params] * 2, jit=jit)
-            chex.assert_tree_all_finite(master_params(after, state))
+        for update in (jax.jit(tx.update), tx.update):
+            _, state = update(params, tx.init(params), params)
+            chex.assert_tree_all_finite(master_params(params, state))
 
 
 def test_complex_gradients_are_refused_by_path():
