@@ -6,13 +6,45 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._dtypes import at_least_float32
+from lion_jax._dtypes import at_least_float32, cast
 from lion_jax._leafwise import map_leaves
+from lion_jax.combinators._own_leaves import (
+    has_gradient,
+    is_array,
+    is_inexact,
+    is_none,
+)
+
+_ROUNDED = {
+    "MasterWeightsState": "with_master_weights",
+    "StochasticRoundingState": "round_stochastically",
+}
 
 
 def copy(params: optax.Params) -> optax.Params:
-    """Slow weights to start with, at least float32."""
+    """Slow weights to start with, at least float32; None for functions."""
     return jax.tree.map(_copy_leaf, params)
+
+
+def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -> None:
+    """Refuses to keep weights around what rounds the parameters: they would be the rounded ones.
+
+    Args:
+      name: the combinator that keeps them.
+      inner_state: state of what it wraps.
+      **remedies: what to try, by what is refused: `with_master_weights`, `round_stochastically`.
+
+    Raises:
+      ValueError: one of them in the inner state, at any depth.
+    """
+    nodes = jax.tree.leaves(inner_state, is_leaf=_is_rounded)
+    inside = {_ROUNDED[type(node).__name__] for node in nodes if _is_rounded(node)}
+    for rounding in sorted(inside & {*remedies}):
+        raise ValueError(
+            f"{name} must not be around {rounding}, where it would keep the rounded weights and "
+            f"lose the small steps between them; got an inner transformation with {rounding} in "
+            f"it. Try {remedies[rounding]}."
+        )
 
 
 def synchronize(
@@ -28,25 +60,59 @@ def synchronize(
     become what the parameters became, which are in memory anyway; but where parameters are
     narrower, slow weights take the step themselves, and the parameters follow.
     """
-    wide, narrow = _split(updates, params, slow_params)
-    wide, new_params = map_leaves(
+    slow, treedef = jax.tree.flatten(slow_params, is_leaf=is_none)
+    us, ps = treedef.flatten_up_to(updates), treedef.flatten_up_to(params)
+    ours = [i for i, (s, u) in enumerate(zip(slow, us, strict=True)) if moves(s, u)]
+    for i in ours:
+        us[i], ps[i] = jnp.asarray(us[i]), jnp.asarray(ps[i])
+    wide = [i for i in ours if us[i].dtype == ps[i].dtype == slow[i].dtype]
+    narrow = sorted({*ours} - {*wide})
+    wide_us, new_ps = map_leaves(
         _synchronize,
-        (wide, params),
-        (slow_params,),
+        (_at(us, wide), _at(ps, wide)),
+        (_at(slow, wide),),
         is_sync=is_sync,
         slow_step_size=slow_step_size,
     )
-    sources = jax.tree.map(_source, slow_params, wide, narrow, params, new_params)
-    slow_params = jax.lax.cond(is_sync, _renew, _keep, slow_params, sources, slow_step_size)
-    (narrow,) = map_leaves(_follow, (narrow,), (params, slow_params), is_sync=is_sync)
-    updates = jax.tree.map(
-        lambda w, n: n if w is None else w, wide, narrow, is_leaf=lambda x: x is None
+    _put(us, wide, wide_us)
+    sources = dict(zip(wide, ((p,) for p in new_ps), strict=True))
+    sources |= {i: (ps[i], us[i]) for i in narrow}
+    renewed = jax.lax.cond(
+        is_sync, _renew, _keep, _at(slow, ours), [sources[i] for i in ours], slow_step_size
     )
-    return updates, slow_params
+    _put(slow, ours, renewed)
+    (narrow_us,) = map_leaves(
+        _follow, (_at(us, narrow),), (_at(ps, narrow), _at(slow, narrow)), is_sync=is_sync
+    )
+    _put(us, narrow, narrow_us)
+    return treedef.unflatten(us), treedef.unflatten(slow)
+
+
+def moves(stored: Any, u: Any) -> bool:
+    """Whether a step moves what is stored: not integers, nor what has no gradient."""
+    return is_inexact(stored) and has_gradient(u)
+
+
+def as_dtype_of(number: Any, x: jax.Array) -> Any:
+    """A real number to reckon with, for promotion may be strict; beside complex ones as it is."""
+    return number if jnp.issubdtype(x.dtype, jnp.complexfloating) else jnp.asarray(number, x.dtype)
+
+
+def _is_rounded(node: Any) -> bool:
+    return type(node).__name__ in _ROUNDED
+
+
+def _at(leaves: list[Any], indices: list[int]) -> list[Any]:
+    return [leaves[i] for i in indices]
+
+
+def _put(leaves: list[Any], indices: list[int], new: list[Any]) -> None:
+    for i, x in zip(indices, new, strict=True):
+        leaves[i] = x
 
 
 def _slow_step(slow, fast, slow_step_size):
-    return slow + slow_step_size * (fast - slow)
+    return slow + as_dtype_of(slow_step_size, slow) * (fast - slow)
 
 
 def _synchronize(u, p, slow, *, is_sync, slow_step_size):
@@ -59,45 +125,18 @@ def _follow(u, p, slow, *, is_sync):
     return (jnp.where(is_sync, slow - p, u),)
 
 
-def _split(updates, params, slow_params):
-    """Updates that are as wide as all their weights and the others, each with None for the rest."""
-
-    def split(is_wide):
-        return jax.tree.map(
-            lambda u, p, s: (
-                u
-                if u is not None and (u.dtype == jnp.result_type(p) == s.dtype) is is_wide
-                else None
-            ),
-            updates,
-            params,
-            slow_params,
-            is_leaf=lambda x: x is None,
-        )
-
-    return split(True), split(False)
-
-
-def _source(slow, wide, narrow, p, new_p):
-    """What slow weights are renewed from: the new parameters, or the old ones and the update."""
-    del slow
-    if wide is not None:
-        return (new_p,)
-    return () if narrow is None else (p, narrow)
-
-
 def _renew(slow, sources, slow_step_size):
-    def renew(slow, source):
+    """Slow weights from the new parameters, or from the old ones and the update."""
+
+    def renew(s, source):
         match source:
-            case ():  # no gradient
-                return slow
             case (new_p,):
                 return new_p
             case (p, u):
-                fast = p.astype(slow.dtype) + u.astype(slow.dtype)
-                return _slow_step(slow, fast, slow_step_size).astype(slow.dtype)
+                fast = p.astype(s.dtype) + cast(u, s.dtype)
+                return _slow_step(s, fast, slow_step_size).astype(s.dtype)
 
-    return jax.tree.map(renew, slow, sources)
+    return [renew(*pair) for pair in zip(slow, sources, strict=True)]
 
 
 def _keep(slow, sources, slow_step_size):
@@ -105,8 +144,10 @@ def _keep(slow, sources, slow_step_size):
     return slow
 
 
-def _copy_leaf(p: jax.typing.ArrayLike | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+def _copy_leaf(p: Any) -> jax.Array | jax.ShapeDtypeStruct | None:
     """A copy of its own, so that parameters and state can both be donated."""
+    if not is_array(p):
+        return None
     dtype = at_least_float32(p)
     if isinstance(p, jax.ShapeDtypeStruct):
         return p.update(dtype=dtype)

@@ -12,12 +12,18 @@ from lion_jax._checks import (
     check_positive_integer,
     check_transformation,
 )
-from lion_jax._dtypes import map_present, round_to, widen
+from lion_jax._dtypes import round_to, widen
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._slow_weights import copy
+from lion_jax.combinators._own_leaves import (
+    check_no_imaginary_part,
+    has_gradient,
+    is_inexact,
+    is_none,
+)
+from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, moves
 from lion_jax.primitives._moments import next_count, zero
 
 
@@ -27,7 +33,8 @@ class ParameterAverageState(NamedTuple):
     Attributes:
       average: average of the parameters, a tree like them, each leaf of its parameter's shape and
         dtype, but at least float32; of integers the latest.
-      averaged_calls: calls of `update` so far, int32 of shape ().
+      averaged_calls: calls of `update` so far, int32 of shape (); beyond the largest, where
+        parameters are overwritten, negative with the same place in the period.
       inner_state: state of the inner transformation.
     """
 
@@ -54,7 +61,9 @@ def with_parameter_average(
     every n-th step, if so asked, they overwrite the parameters by the average.
 
     Unlike ``optax.ema``, which averages updates, it averages parameters. Its updates must reach the
-    parameters unmodified: chain nothing after it.
+    parameters unmodified: chain nothing after it. Under
+    :func:`lion_jax.precision.with_master_weights` it goes within: around it, it would average the
+    rounded weights.
 
     Args:
       inner: the transformation that moves the parameters, its learning rate included.
@@ -72,8 +81,10 @@ def with_parameter_average(
       float32, up to the rounding of :math:`\theta + (\bar\theta - \theta)`.
 
     Raises:
-      ValueError: ``decay`` or ``overwrite_every`` out of range; at ``update``, missing parameters.
-      TypeError: an ``inner`` that is no transformation, a number of the wrong type.
+      ValueError: ``decay`` or ``overwrite_every`` out of range; at ``init``, an ``inner`` that
+        rounds the parameters; at ``update``, missing parameters.
+      TypeError: an ``inner`` that is no transformation, a number of the wrong type; at ``update``,
+        a complex update of a real parameter, by its path.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -134,26 +145,74 @@ def keep_average(
 ) -> optax.GradientTransformationExtraArgs:
     """`with_parameter_average`, which moves at every call but counts in steps of so many calls."""
     n = overwrite_every
+    period = None if n is None else n * calls
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
-        return ParameterAverageState(copy(params), zero(), inner.init(params))
+        inner_state = inner.init(params)
+        _check_not_rounded(inner_state, n is not None)
+        return ParameterAverageState(copy(params), zero(), inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "averaging")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
+        check_no_imaginary_part(updates, state.average, "averaging")
         step = state.averaged_calls // calls
-        updates, average = map_leaves(
-            _average,
-            (updates, state.average),
-            (params, map_present(_apply, params, updates)),
+        updates, average = _average_leaves(
+            updates,
+            state.average,
+            params,
             decay=jnp.where(step == 0, 0.0, decay),
-            is_overwrite=jnp.asarray(False) if n is None else (step + 1) % n == 0,
+            is_overwrite=jnp.asarray(False) if n is None else step % n == n - 1,
         )
-        count = next_count(state.averaged_calls)
+        count = _next_call(state.averaged_calls, period)
         return updates, ParameterAverageState(average, count, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_not_rounded(inner_state, is_overwriting):
+    """Refuses what rounds parameters that are overwritten; a mere average of random ones is right.
+
+    That of parameters rounded to the nearest is not.
+    """
+    remedy = "with_master_weights(with_parameter_average(inner))"
+    remedies = {"with_master_weights": remedy}
+    if is_overwriting:
+        remedies["round_stochastically"] = f"{remedy}, without random rounding"
+    check_not_rounded("with_parameter_average", inner_state, **remedies)
+
+
+def _next_call(count, period):
+    """The count of calls after one more.
+
+    A full one goes on at the same place of the period in negative numbers, and around in them: 0 is
+    the first call alone.
+    """
+    if period is None:
+        return next_count(count)
+    full = jnp.iinfo(jnp.int32).max
+    following = jnp.where(count == -1, -period, count + 1)
+    return jnp.where(count == full, (full % period + 1) % period - period, following)
+
+
+def _average_leaves(updates, average, params, **hyperparameters):
+    """Updates and average after a step; of integers and keys the latest, which have no average."""
+    averages, treedef = jax.tree.flatten(average, is_leaf=is_none)
+    us, ps = treedef.flatten_up_to(updates), treedef.flatten_up_to(params)
+    ours = []
+    for i, (a, u, p) in enumerate(zip(averages, us, ps, strict=True)):
+        if moves(a, u):
+            us[i] = jnp.asarray(u)
+            ours.append(i)
+        elif a is not None and not is_inexact(a):
+            averages[i] = jnp.array(_apply(p, u) if has_gradient(u) else p, a.dtype, copy=True)
+    rows = [(us[i], averages[i], ps[i], _apply(ps[i], us[i])) for i in ours]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 4
+    new_us, new_averages = map_leaves(_average, (*columns[:2],), (*columns[2:],), **hyperparameters)
+    for i, u, a in zip(ours, new_us, new_averages, strict=True):
+        us[i], averages[i] = u, a
+    return treedef.unflatten(us), treedef.unflatten(averages)
 
 
 def _apply(p, u):
@@ -162,8 +221,7 @@ def _apply(p, u):
 
 
 def _average(u, average, p, new_p, *, decay, is_overwrite):
-    if not jnp.issubdtype(average.dtype, jnp.inexact):
-        return u, new_p  # there is no average of integers
+    decay = as_dtype_of(decay, average)
     average = decay * average + (1 - decay) * new_p
     u = jnp.where(is_overwrite, average - p, u)
     return u, jnp.where(is_overwrite, p + u, average)

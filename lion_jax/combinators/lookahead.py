@@ -16,7 +16,9 @@ from lion_jax._checks import (
 from lion_jax._schedules import accepts_schedules
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._slow_weights import copy, synchronize
+from lion_jax.combinators._own_leaves import check_no_imaginary_part, is_none
+from lion_jax.combinators._slow_weights import check_not_rounded, copy, synchronize
+from lion_jax.primitives._moments import zero
 
 
 class LookaheadState(NamedTuple):
@@ -56,7 +58,10 @@ def lookahead(
 
     with :math:`\phi_0 = \theta_0`. Unlike ``optax.lookahead`` it needs no pair of parameters: any
     training loop, ``flax`` state or checkpoint that knows ``optax.apply_updates`` works unchanged.
-    Its updates must reach the parameters unmodified: chain nothing after it.
+    Its updates must reach the parameters unmodified: chain nothing after it but
+    :func:`lion_jax.precision.round_stochastically`. Under
+    :func:`lion_jax.precision.with_master_weights` it goes within: around it, it would keep the
+    rounded weights.
 
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.
@@ -76,9 +81,10 @@ def lookahead(
       ``init`` gets a ``jax.ShapeDtypeStruct``.
 
     Raises:
-      ValueError: ``sync_period`` or ``slow_step_size`` out of range; at ``update``, missing
-        parameters.
-      TypeError: an ``inner`` that is no transformation, a number of the wrong type.
+      ValueError: ``sync_period`` or ``slow_step_size`` out of range; at ``init``, an ``inner`` that
+        rounds the parameters; at ``update``, missing parameters.
+      TypeError: an ``inner`` that is no transformation, a number of the wrong type; at ``update``,
+        a complex update of a real parameter, by its path.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -106,20 +112,24 @@ def lookahead(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
-        return LookaheadState(
-            slow_params=copy(params),
-            steps_since_sync=jnp.zeros((), jnp.int32),
-            inner_state=inner.init(params),
+        inner_state = inner.init(params)
+        check_not_rounded(
+            "lookahead",
+            inner_state,
+            with_master_weights="with_master_weights(lookahead(inner))",
+            round_stochastically="optax.chain(lookahead(inner), round_stochastically(key))",
         )
+        return LookaheadState(copy(params), zero(), inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "lookahead")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
+        check_no_imaginary_part(updates, state.slow_params, "lookahead")
         steps_since_sync = state.steps_since_sync + 1
-        is_sync = steps_since_sync >= sync_period
+        is_sync = steps_since_sync >= jnp.asarray(sync_period, jnp.int32)
         updates, slow = synchronize(updates, params, state.slow_params, is_sync, slow_step_size)
         if reset_inner:
-            synchronized = jax.tree.map(lambda s, p: s.astype(jnp.result_type(p)), slow, params)
+            synchronized = _as_stored(slow, params)
             inner_state = jax.tree.map(
                 lambda new, old: jnp.where(is_sync, new, old), inner.init(synchronized), inner_state
             )
@@ -130,6 +140,18 @@ def lookahead(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _as_stored(slow, params):
+    """Slow weights in the dtypes of the parameters."""
+    leaves, treedef = jax.tree.flatten(slow, is_leaf=is_none)
+    likes = treedef.flatten_up_to(params)
+    return treedef.unflatten(
+        [
+            s if s is None else s.astype(jnp.result_type(p))
+            for s, p in zip(leaves, likes, strict=True)
+        ]
+    )
 
 
 def slow_params(state: optax.OptState) -> optax.Params:

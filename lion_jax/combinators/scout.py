@@ -16,7 +16,15 @@ from lion_jax._checks import (
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._slow_weights import copy, synchronize
+from lion_jax.combinators._own_leaves import (
+    check_no_imaginary_part,
+    has_gradient,
+    is_inexact,
+    is_none,
+    numbers_of,
+)
+from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, synchronize
+from lion_jax.primitives._moments import zero
 
 
 class ScoutState(NamedTuple):
@@ -63,8 +71,8 @@ def scout(
 
     with the standard deviation of a sample, :math:`k - 1` below, and :math:`0 / 0 = 0` for an entry
     that moves evenly or not at all. Everything comes from running statistics: the state does
-    not grow with the period. Its updates must reach the parameters unmodified: chain nothing after
-    it.
+    not grow with the period. As of :func:`lookahead`, its updates must reach the parameters
+    unmodified, and under :func:`lion_jax.precision.with_master_weights` it goes within.
 
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.
@@ -79,9 +87,10 @@ def scout(
       beside the inner one; :func:`slow_params` reads the slow weights.
 
     Raises:
-      ValueError: ``sync_period`` or ``min_slow_step_size`` out of range; at ``update``, missing
-        parameters.
-      TypeError: an ``inner`` that is no transformation, a number of the wrong type; a complex leaf.
+      ValueError: ``sync_period`` or ``min_slow_step_size`` out of range; at ``init``, an ``inner``
+        that rounds the parameters; at ``update``, missing parameters.
+      TypeError: an ``inner`` that is no transformation, a number of the wrong type; a complex leaf
+        or update, by its path.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -117,27 +126,28 @@ def scout_with(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
-        check_real(params, "scout")
+        check_real(numbers_of(params), "scout")
+        inner_state = inner.init(params)
+        check_not_rounded(
+            "scout",
+            inner_state,
+            with_master_weights="with_master_weights(scout(inner))",
+            round_stochastically="optax.chain(scout(inner), round_stochastically(key))",
+        )
         slow = copy(params)
         zeros = (jax.tree.map(jnp.zeros_like, slow) for _ in range(4))
-        return ScoutState(slow, jnp.zeros((), jnp.int32), *zeros, inner_state=inner.init(params))
+        return ScoutState(slow, zero(), *zeros, inner_state=inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "scout")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
+        check_no_imaginary_part(updates, state.slow_params, "scout")
         j = state.steps_since_sync + 1
-        is_sync = j >= sync_period
-        moves = jax.tree.map(
-            lambda slow, u: jnp.zeros_like(slow) if u is None else u, state.slow_params, updates
-        )
-        _, *statistics = map_leaves(_observe, (moves, *state[2:6]), j=j)
-        c = jax.lax.cond(
-            is_sync,
-            lambda statistics: _coherence(statistics, j, standstill),
-            lambda statistics: jnp.zeros(()),
-            tuple(statistics),
-        )
-        alpha = jnp.where(jnp.isnan(c), 0.0, jnp.maximum(1 - c, min_slow_step_size))
+        is_sync = j >= jnp.asarray(sync_period, jnp.int32)
+        statistics = _observe_leaves(updates, state.slow_params, state[2:6], j)
+        c = jax.lax.cond(is_sync, _coherence, _no_coherence, statistics, j, standstill)
+        alpha = jnp.maximum(1 - c, as_dtype_of(min_slow_step_size, c))
+        alpha = jnp.where(jnp.isnan(c), 0.0, alpha)
         updates, slow = synchronize(updates, params, state.slow_params, is_sync, alpha)
         steps_since_sync = jnp.where(is_sync, 0, j)
         return updates, ScoutState(slow, steps_since_sync, *statistics, inner_state=inner_state)
@@ -145,11 +155,25 @@ def scout_with(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _observe_leaves(updates, slow_params, statistics, j):
+    """The statistics after a step; one of no gradient is a step of 0."""
+    slow, treedef = jax.tree.flatten(slow_params, is_leaf=is_none)
+    us = treedef.flatten_up_to(updates)
+    columns = [treedef.flatten_up_to(tree) for tree in statistics]
+    ours = [i for i, s in enumerate(slow) if is_inexact(s)]
+    steps = [jnp.asarray(us[i]) if has_gradient(us[i]) else jnp.zeros_like(slow[i]) for i in ours]
+    _, *new = map_leaves(_observe, (steps, *([column[i] for i in ours] for column in columns)), j=j)
+    for column, of_ours in zip(columns, new, strict=True):
+        for i, x in zip(ours, of_ours, strict=True):
+            column[i] = x
+    return tuple(treedef.unflatten(column) for column in columns)
+
+
 def _observe(u, mean, spread, low, high, *, j):
     """Statistics of j steps from those of j - 1 (Welford's recurrence)."""
     is_first = j == 1
     old_mean = jnp.where(is_first, 0, mean)
-    mean = old_mean + (u - old_mean) / j
+    mean = old_mean + (u - old_mean) / as_dtype_of(j, u)
     spread = jnp.where(is_first, 0, spread + (u - old_mean) * (u - mean))
     low = jnp.where(is_first, u, jnp.minimum(low, u))
     high = jnp.where(is_first, u, jnp.maximum(high, u))
@@ -159,13 +183,29 @@ def _observe(u, mean, spread, low, high, *, j):
 def _coherence(statistics, j, standstill):
     """The mean over leaves of the mean ratio of standard deviation to largest deviation."""
     leaves = zip(*(jax.tree.leaves(tree) for tree in statistics), strict=True)
-    ratios = [_mean_ratio(leaf, j, standstill) for leaf in leaves if leaf[0].size]
-    return jnp.mean(jnp.stack(ratios)).astype(float) if ratios else jnp.zeros(())
+    ratios = [_mean_ratio(leaf, j, standstill) for leaf in leaves if _has_steps(leaf[0])]
+    if not ratios:
+        return jnp.zeros(())
+    dtype = max((ratio.dtype for ratio in ratios), key=lambda dtype: jnp.finfo(dtype).bits)
+    return jnp.mean(jnp.stack([ratio.astype(dtype) for ratio in ratios])).astype(float)
+
+
+def _no_coherence(statistics, j, standstill):
+    del statistics, j, standstill
+    return jnp.zeros(())
+
+
+def _has_steps(leaf):
+    return is_inexact(leaf) and leaf.size > 0
 
 
 def _mean_ratio(statistics, j, standstill):
     mean, spread, low, high = statistics
-    std = jnp.sqrt(spread / (j - 1))
+    degrees = as_dtype_of(jnp.maximum(j - 1, 1), spread)
+    # An entry without a spread has a root of 0, and no derivative of it.
+    has_spread = spread != 0
+    std = jnp.where(has_spread, jnp.sqrt(jnp.where(has_spread, spread, 1) / degrees), 0)
     deviation = jnp.maximum(high - mean, mean - low)
     moves = deviation > 0
-    return jnp.mean(jnp.where(moves, std / jnp.where(moves, deviation, 1.0), standstill))
+    ratio = std / jnp.where(moves, deviation, 1.0)
+    return jnp.mean(jnp.where(moves, ratio, as_dtype_of(standstill, ratio)))

@@ -1,17 +1,19 @@
 """Full-precision weights without a second copy of them."""
 
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_has_params, check_number_of, check_transformation
-from lion_jax._dtypes import map_present, round_to, widen_abstract
+from lion_jax._checks import check_has_params, check_number_of, check_real, check_transformation
+from lion_jax._dtypes import round_to, widen_abstract
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
+from lion_jax.combinators._own_leaves import is_inexact, is_none, matching, numbers_of
 from lion_jax.precision._thresholds import round_at, threshold
+from lion_jax.primitives._moments import wrapping_count, zero
 
 
 class MasterWeightsState(NamedTuple):
@@ -19,8 +21,8 @@ class MasterWeightsState(NamedTuple):
 
     Attributes:
       correction: what the master weights are more than the stored ones, in grains: a tree like the
-        parameters, each leaf of its parameter's shape, int8 or int16.
-      correction_count: updates so far, int32 of shape ().
+        parameters, each leaf of its parameter's shape, int8 or int16; None for functions and keys.
+      correction_count: updates so far, int32 of shape (); the smallest follows the largest.
       inner_state: state of the inner transformation, which sees float32 parameters.
     """
 
@@ -43,14 +45,19 @@ def with_master_weights(
       \gamma(\theta) &= 2^{1-k} \cdot \text{half the distance from } \theta \text{ to its neighbour}
 
     instead of a second copy of the weights in float32. The parameters :math:`\theta` are the
-    master weights :math:`w` rounded to the nearest, exactly and always. Of bfloat16 parameters, w
-    has 16 significant bits with k = 8 and as many as float32 with k = 16; c is rounded against a
+    master weights :math:`w` rounded to the nearest, ties to the even, exactly and always. Of
+    bfloat16 parameters, w has 16 significant bits with k = 8 and as many as float32 with k = 16.
+    The largest c, :math:`\pm(2^{k-1} - 1)`, stands for the last float32 number that rounds to
+    :math:`\theta`, so that the next one beyond it is the neighbour's. c is rounded against a
     threshold that walks from step to step (a Weyl sequence), so that steps of less than
-    :math:`\gamma` are not lost either: 10,000 equal ones add up within 3 :math:`\gamma`.
+    :math:`\gamma` are not lost either: 10,000 equal ones add up within a few :math:`\gamma`. What
+    float32 weights lose is lost here too: a step below half of their last bit.
 
     The updates are float32, whatever the parameters: ``optax.apply_updates`` adds them in float32
-    and stores exactly :math:`\theta_t`. So this goes around everything that changes updates, and
-    only what leaves them alone, such as :func:`lion_jax.with_finite_guard`, around it.
+    and stores exactly :math:`\theta_t`. So this goes around everything that changes updates or
+    keeps weights, and only what leaves updates alone or skips them all, such as
+    :func:`lion_jax.with_finite_guard`, around it. :func:`lion_jax.lookahead`,
+    :func:`lion_jax.scout` and :func:`lion_jax.with_parameter_average` refuse to be around it.
 
     Args:
       inner: the transformation, its learning rate included. It is initialized with float32
@@ -92,33 +99,26 @@ def with_master_weights(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
+        params = numbers_of(params)
         _check_narrow(params)
         return MasterWeightsState(
             correction=jax.tree.map(lambda p: jnp.zeros_like(p, dtype), params),
-            correction_count=jnp.zeros((), jnp.int32),
+            correction_count=zero(),
             inner_state=inner.init(jax.tree.map(widen_abstract, params)),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "with_master_weights")
-        _check_narrow(params)
         correction, count, inner_state = state
+        params, gradients = matching(correction, params), matching(correction, updates)
+        _check_narrow(params)
+        check_real(gradients, "with_master_weights")
         master = jax.tree.map(_join, params, correction)
-        updates = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), updates)
-        steps, inner_state = update(inner, updates, inner_state, master, **extra_args)
-        goals = map_present(jnp.add, steps, master)
-        landed = map_present(_round_like, goals, params)
-        count = jnp.asarray(optax.safe_increment(count))
-        correct = functools.partial(_correct, threshold=threshold(count))
-        correction = jax.tree.map(
-            lambda c, goal, p: c if goal is None else correct(c, goal, p),
-            correction,
-            goals,
-            params,
-            is_leaf=lambda x: x is None,
-        )
-        updates = map_present(jnp.subtract, landed, params)  # exact: all that cancels is on a grid
-        return updates, MasterWeightsState(correction, count, inner_state)
+        gradients = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), gradients)
+        steps, inner_state = update(inner, gradients, inner_state, master, **extra_args)
+        count = wrapping_count(count)
+        steps, correction = _move_leaves(steps, correction, params, master, threshold(count))
+        return steps, MasterWeightsState(correction, count, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -150,7 +150,7 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
     """
     correction = _correction(state)
     _check_params(params, correction)
-    return jax.tree.map(_join_if_narrow, correction, params, is_leaf=_is_masked)
+    return jax.tree.map(_join_if_narrow, correction, params, is_leaf=_is_not_ours)
 
 
 def set_master_params(
@@ -188,13 +188,15 @@ def set_master_params(
     _check_params(params, correction)
 
     def correct(c, w, p):
-        return c if _is_masked(c) else _correct(c, jnp.asarray(w, jnp.float32), p, threshold=0.5)
+        return c if _is_not_ours(c) else _correct(c, jnp.asarray(w, jnp.float32), p, threshold=0.5)
 
     def store(c, w, p):
-        return jnp.asarray(w, p.dtype) if _is_masked(c) else _stored(w, p)
+        if _is_not_ours(c):
+            return jnp.asarray(w, p.dtype) if is_inexact(p) else p
+        return _stored(w, p)
 
-    stored = jax.tree.map(store, correction, master, params, is_leaf=_is_masked)
-    correction = jax.tree.map(correct, correction, master, params, is_leaf=_is_masked)
+    stored = jax.tree.map(store, correction, master, params, is_leaf=_is_not_ours)
+    correction = jax.tree.map(correct, correction, master, params, is_leaf=_is_not_ours)
     return stored, optax.tree_utils.tree_set(state, _is_ours, correction=correction)
 
 
@@ -209,12 +211,17 @@ def _is_ours(path: Any, _: Any) -> bool:
 @jax.jit
 def _join(p: jax.Array, correction: jax.Array) -> jax.Array:
     """The master weight: 8 or 11 bits and the next 8 or 16."""
-    stored = p.astype(jnp.float32)
-    return stored + correction.astype(jnp.float32) * _grain(stored, p.dtype, correction.dtype)
+    stored, most = p.astype(jnp.float32), jnp.iinfo(correction.dtype).max
+    grains = correction.astype(jnp.float32)
+    last = jnp.copysign(_last(p, correction.dtype), grains)
+    grains = jnp.where(jnp.abs(grains) == most, last, grains)
+    return stored + grains * _grain(stored, p.dtype, correction.dtype)
 
 
-def _join_if_narrow(correction: Any, p: jax.Array) -> jax.Array:
-    return jnp.asarray(p, jnp.float32) if _is_masked(correction) else _join(p, correction)
+def _join_if_narrow(correction: Any, p: Any) -> Any:
+    if _is_not_ours(correction):
+        return jnp.asarray(p, jnp.float32) if is_inexact(p) else p
+    return _join(p, correction)
 
 
 @jax.jit
@@ -223,29 +230,64 @@ def _stored(w: jax.Array, p: jax.Array) -> jax.Array:
     return round_to(jnp.asarray(w, jnp.float32), p.dtype).astype(p.dtype)
 
 
+def _move_leaves(
+    steps: Any, correction: Any, params: Any, master: Any, threshold: jax.Array
+) -> tuple[Any, Any]:
+    """Steps of the stored parameters and new corrections; as they were where there is no step."""
+    corrections, treedef = jax.tree.flatten(correction, is_leaf=is_none)
+    columns = (corrections, *(treedef.flatten_up_to(tree) for tree in (params, master)))
+    moved = [
+        (u, row[0]) if u is None else _move(u, *row, threshold)
+        for u, *row in zip(treedef.flatten_up_to(steps), *columns, strict=True)
+    ]
+    return treedef.unflatten([u for u, _ in moved]), treedef.unflatten([c for _, c in moved])
+
+
 @jax.jit
-def _round_like(goal: jax.Array, p: jax.Array) -> jax.Array:
-    """The float32 number that is stored for a master weight."""
-    return round_to(goal, p.dtype)
+def _move(
+    step: jax.Array, correction: jax.Array, p: jax.Array, w: jax.Array, threshold: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The step of the stored number, exact since all that cancels is on a grid, and correction."""
+    goal = w + jnp.asarray(step, w.dtype)
+    landed = round_to(goal, p.dtype)
+    return landed - p.astype(w.dtype), _correct(correction, goal, p, threshold)
 
 
 @jax.jit
 def _correct(
     correction: jax.Array, goal: jax.Array, p: jax.Array, threshold: jax.Array | float
 ) -> jax.Array:
-    """What is left to the goal from the number stored for it, in grains."""
+    """What is left to the goal from the number stored for it, in grains.
+
+    From the last but one on, the next is the last that rounds to the stored number, further away.
+    """
     landed = round_to(goal, p.dtype)
     grain = _grain(landed, p.dtype, correction.dtype)
-    most = jnp.iinfo(correction.dtype).max
     grains = jnp.where(grain > 0, (goal - landed) / jnp.where(grain > 0, grain, 1), 0)
+    most = jnp.iinfo(correction.dtype).max
+    inner = most - 1
+    last = _last(landed.astype(p.dtype), correction.dtype)
+    outer = jnp.copysign((jnp.abs(grains) - inner) / (last - inner), grains)
+    grains = jnp.where(jnp.abs(grains) > inner, jnp.copysign(inner, grains) + outer, grains)
     return jnp.clip(round_at(grains, threshold), -most, most).astype(correction.dtype)
+
+
+def _last(p: jax.Array, correction_dtype: Any) -> jax.Array:
+    """How far the last float32 number is that rounds to a stored one, in grains.
+
+    It is the border to the neighbour for those whose last bit is 0, to which ties go, and the
+    number before it for others.
+    """
+    bits = jnp.iinfo(correction_dtype).bits
+    before = min(2.0 ** (jnp.finfo(p.dtype).nmant + bits - jnp.finfo(jnp.float32).nmant), 1.0)
+    is_odd = (jax.lax.bitcast_convert_type(p, jnp.uint16) & 1) == 1
+    return 2.0 ** (bits - 1) - jnp.where(is_odd, before, 0.0)
 
 
 def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
     """The unit of the correction: half the distance to the next stored number in 128 or 32768.
 
-    Since there are 127 or 32767 of them at most, no master weight lies on the border between two
-    stored ones. Where it would not be a normal number it is 0; so it is for what is not finite.
+    Where it would not be a normal number it is 0; so it is for what is not finite.
     """
     exponent_bits = jax.lax.bitcast_convert_type(stored, jnp.int32) & 0x7F800000
     power = jax.lax.bitcast_convert_type(exponent_bits, jnp.float32)  # 2^floor(log2 |stored|)
@@ -261,19 +303,17 @@ def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
 def _check_params(params: Any, correction: Any) -> None:
     """Refuses parameters that do not belong to a correction."""
     _check_like("params", params, correction, "the parameters that belong to this state")
-    ours = jax.tree.map(
-        lambda c, p: None if _is_masked(c) else p, correction, params, is_leaf=_is_masked
-    )
-    _check_narrow(ours)
+    ours = dict(jax.tree_util.tree_leaves_with_path(correction))
+    _check_narrow(params, ours.__contains__)
 
 
 def _check_like(name: str, tree: Any, like: Any, remedy: str) -> None:
     """Refuses a tree of another structure or other shapes, naming the first leaf by its path."""
-    likes = dict(jax.tree_util.tree_leaves_with_path(like, is_leaf=_is_masked))
+    likes = dict(jax.tree_util.tree_leaves_with_path(like, is_leaf=_is_not_ours))
     leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
     for path in [*likes, *leaves]:
         theirs = likes.get(path, "no leaf")
-        if _is_masked(theirs):
+        if _is_not_ours(theirs):
             continue
         got, expected = _shape(leaves.get(path, "no leaf")), _shape(theirs)
         if got != expected:
@@ -287,14 +327,16 @@ def _shape(leaf: Any) -> Any:
     return leaf if isinstance(leaf, str) else jnp.shape(leaf)
 
 
-def _is_masked(x: Any) -> bool:
-    """Whether this is a parameter that optax.masked or optax.partition keeps from us."""
-    return isinstance(x, optax.MaskedNode)
+def _is_not_ours(x: Any) -> bool:
+    """Whether there is no weight, or optax.masked or optax.partition keeps it from us."""
+    return x is None or isinstance(x, optax.MaskedNode)
 
 
-def _check_narrow(params: Any) -> None:
+def _check_narrow(params: Any, is_ours: Callable[[Any], bool] = lambda _: True) -> None:
     """Refuses parameters that are not 16 bits wide."""
     for path, p in jax.tree_util.tree_leaves_with_path(params):
+        if not is_ours(path):
+            continue
         dtype = jnp.result_type(p)
         if dtype not in (jnp.bfloat16, jnp.float16):
             raise TypeError(

@@ -9,13 +9,16 @@ import optax
 
 from lion_jax._checks import check_has_params, check_storable
 from lion_jax._dtypes import cast, round_to
+from lion_jax.combinators._own_leaves import check_no_imaginary_part, has_gradient, is_none
+from lion_jax.primitives._moments import wrapping_count
 
 
 class StochasticRoundingState(NamedTuple):
     """State of `round_stochastically`.
 
     Attributes:
-      rounding_count: updates so far, int32 of shape (): each has random numbers of its own.
+      rounding_count: updates so far, int32 of shape (): each has random numbers of its own. The
+        smallest follows the largest.
     """
 
     rounding_count: jax.Array
@@ -43,7 +46,8 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
     It is the last link of a chain: its updates are made for ``optax.apply_updates``, which adds
     them in float32 and then stores exactly :math:`a` or :math:`b`. What reaches it is taken as the
     true update; the optimizers of this library round theirs to the parameters' dtype, which keeps
-    8 bits of an update of any size.
+    8 bits of an update of any size. :func:`lion_jax.lookahead` and :func:`lion_jax.scout` go before
+    it in the chain, not around it; an overwriting average has no place beside it.
 
     Args:
       key: one key of ``jax.random``, typed or of the older kind; traced under ``jit`` or ``vmap``.
@@ -94,18 +98,18 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
         del extra_args
         check_has_params(params, "round_stochastically")
         present = jax.tree.map(
-            lambda u, p: None if u is None else p, updates, params, is_leaf=_is_none
+            lambda u, p: p if has_gradient(u) else None, updates, params, is_leaf=is_none
         )
         check_storable(present, "round_stochastically", "optax.masked around it")
+        check_no_imaginary_part(updates, present, "round_stochastically")
         (count,) = state
         step_key = jax.random.fold_in(key, count)
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         rounded = [
-            u if u is None or _is_wide(p) else _round(u, p, step_key, np.uint32(i))
+            _round(u, p, step_key, np.uint32(i)) if has_gradient(u) and not _is_wide(p) else u
             for i, (u, p) in enumerate(zip(leaves, treedef.flatten_up_to(params), strict=True))
         ]
-        count = jnp.asarray(optax.safe_increment(count))
-        return treedef.unflatten(rounded), StochasticRoundingState(count)
+        return treedef.unflatten(rounded), StochasticRoundingState(wrapping_count(count))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -125,10 +129,6 @@ def _check_key(key: Any) -> None:
         raise TypeError(f"key must be one key of jax.random; got {got}. Try key=jax.random.key(0).")
 
 
-def _is_none(x: Any) -> bool:
-    return x is None
-
-
 def _is_wide(p: Any) -> bool:
     return jnp.finfo(jnp.result_type(p)).bits >= 32
 
@@ -142,7 +142,8 @@ def _round(u: jax.Array, p: jax.Array, key: jax.Array, index: jax.Array) -> jax.
     second = _neighbour(nearest, rest, dtype)
     chance = rest / (second - nearest)  # 0 where the second one is infinite
     draw = jax.random.uniform(jax.random.fold_in(key, index), u.shape)
-    rounded = jnp.where(draw < chance, second, nearest)
+    # The way to the second one is a constant: derivatives go straight through either rounding.
+    rounded = nearest + jnp.where(draw < chance, jax.lax.stop_gradient(second - nearest), 0)
     return jnp.where(jnp.isfinite(nearest), rounded - p, u)
 
 

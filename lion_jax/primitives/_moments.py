@@ -25,6 +25,14 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
+def wrapping_count(count: jax.typing.ArrayLike) -> jax.Array:
+    """The count after one more update, for hashes and walks; the smallest follows the largest.
+
+    A full count that stayed would repeat one random number, or one place of a walk.
+    """
+    return jnp.asarray(count) + 1
+
+
 def bias(b: Any, t: jax.Array) -> jax.Array:
     """1 - b**t, what an average that started from 0 is short of; exact where b is near 1."""
     if isinstance(b, jax.Array):

@@ -242,3 +242,162 @@ def test_parameters_that_stay_wide_can_be_partitioned_off():
     np.testing.assert_allclose(master["kernel"], 0.997, rtol=1e-5)
     stored, loaded = set_master_params(master, params, state)
     chex.assert_trees_all_equal((stored, master_params(stored, loaded)), (params, master))
+
+
+def movement(tx, weights, gradients, steps, read=lambda params, state: params):
+    """How far equal gradients move weights, in float64."""
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(gradients, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    train = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps)[0])
+    after = read(*train((weights, tx.init(weights))))
+    return np.asarray(after, np.float64) - np.asarray(weights, np.float64)
+
+
+def check_movement(dtype, bits, rate, decay, sign, steps=10_000, most=0.03):
+    """Master weights move like float32 wherever a step is a tenth of a grain or more."""
+    weights = jnp.array([0.02, 0.1, 0.5, 1.0, 1.5, 2.0, 4.0, -0.3, -1.0], dtype)
+    gradients = jnp.full(weights.shape, sign, jnp.float32)
+    tx = lion_jax.lion(rate, weight_decay=decay)
+    expected = movement(tx, weights.astype(jnp.float32), gradients, steps)
+    master = with_master_weights(tx, correction_bits=bits)
+    actual = movement(master, weights, gradients, steps, master_params)
+    start = np.asarray(weights, np.float64)
+    step = rate * abs(sign * np.sign(start) + decay * np.abs(start))
+    counts = step >= 0.1 * grain_by_hand(start, dtype, bits)
+    np.testing.assert_allclose(actual[counts], expected[counts], rtol=most, atol=0)
+    return counts.any()
+
+
+@every_dtype
+@pytest.mark.parametrize(("rate", "decay", "sign"), [(1e-5, 0.0, 1), (1e-4, 0.1, 0)])
+def test_ten_thousand_steps_of_part_of_a_grain_move_as_far_as_float32(dtype, rate, decay, sign):
+    """The second are rows without a gradient, which decay alone moves."""
+    assert check_movement(dtype, 8, rate, decay, sign)
+
+
+@every_dtype
+@every_width
+@pytest.mark.parametrize("rate", [1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize(("decay", "sign"), [(0.0, 1), (0.0, -1), (0.1, 1), (0.1, 0)])
+@pytest.mark.slow
+def test_any_rate_moves_as_far_as_float32(dtype, bits, rate, decay, sign):
+    check_movement(dtype, bits, rate, decay, sign)
+
+
+@every_dtype
+@every_width
+def test_every_last_correction_is_of_a_number_that_rounds_to_the_stored_one(dtype, bits):
+    values = np.arange(2**16, dtype=np.uint16).view(jnp.dtype(dtype))
+    with np.errstate(invalid="ignore"):
+        wide = np.abs(values.astype(np.float64))
+    values = jnp.asarray(values[(wide > 2.0**-99) & (wide < float(jnp.finfo(dtype).max))])
+    state = with_master_weights(optax.sgd(1.0), correction_bits=bits).init(values)
+    # Grains of 16 bits of float16 are an eighth of float32's own, and the last are not reached.
+    most = 2 ** (bits - 1) - (8 if (dtype, bits) == (jnp.float16, 16) else 1)
+    is_power = np.frexp(np.abs(np.asarray(values, np.float64)))[0] == 0.5
+    for c in (-most, most - 1, 1 - most, most):
+        corrected = state._replace(correction=jnp.full(values.shape, c, f"int{bits}"))
+        master = master_params(values, corrected)
+        outwards = np.sign(c) == np.sign(np.asarray(values, np.float64))
+        alone = ~is_power | outwards  # inwards of a power of two half as many are its own
+        np.testing.assert_array_equal(
+            np.asarray(master.astype(dtype), np.float32)[alone],
+            np.asarray(values, np.float32)[alone],
+        )
+
+
+@every_dtype
+@every_width
+def test_weights_of_either_sign_move_alike_across_a_power_of_two(dtype, bits):
+    """Down through 1 and up through 1, of steps of a third of a grain."""
+    grain = float(grain_by_hand(1.0, dtype, bits))
+    rate, steps = max(grain / 3, 2.0**-23), 3000
+    for sign in (1, -1):
+        weights = jnp.array([1.0, -1.0], dtype)
+        tx = with_master_weights(optax.sgd(rate), correction_bits=bits)
+        moved = movement(tx, weights, jnp.array([sign, -sign]) * 1.0, steps, master_params)
+        wide = weights.astype(jnp.float32)
+        expected = movement(optax.sgd(rate), wide, jnp.array([sign, -sign]) * 1.0, steps)
+        np.testing.assert_allclose(moved, expected, rtol=0.01)
+        np.testing.assert_allclose(moved[0], -moved[1], rtol=0.01)
+
+
+@every_dtype
+def test_a_step_of_nothing_leaves_every_weight_where_it_is(dtype):
+    rng = np.random.default_rng(2)
+    params = jnp.asarray(rng.standard_normal(20_000), dtype)
+    correction = jnp.asarray(rng.integers(-127, 128, 20_000), jnp.int8)
+    tx = with_master_weights(optax.sgd(1.0))
+    state = tx.init(params)._replace(correction=correction)
+    before = master_params(params, state)
+    inside = np.asarray(before.astype(dtype) == params)  # not beyond the border of a power of two
+    assert inside.mean() > 0.9
+    for _ in range(20):
+        updates, state = jax.jit(tx.update)(jnp.zeros(20_000), state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(
+            np.asarray(master_params(params, state))[inside], np.asarray(before)[inside]
+        )
+
+
+def test_full_counts_go_on_walking():
+    params = jnp.ones(3, jnp.bfloat16)
+    tx = with_master_weights(optax.sgd(1e-6))
+    state = tx.init(params)._replace(correction_count=jnp.int32(2**31 - 1))
+    moved = movement(
+        optax.GradientTransformation(lambda _: state, tx.update),
+        params,
+        jnp.ones(3),
+        2000,
+        master_params,
+    )
+    np.testing.assert_allclose(moved, -2e-3, rtol=0.03)
+
+
+def test_derivatives_go_straight_through():
+    def trained(tx, dtype):
+        def loss(p):
+            state = tx.init(p)
+            for _ in range(3):
+                updates, state = tx.update(p, state, p)
+                p = optax.apply_updates(p, updates)
+            return jnp.sum(p.astype(jnp.float32) ** 2)
+
+        return jax.grad(loss)(jnp.array([1.0, 0.0, -2.0], dtype)).astype(jnp.float32)
+
+    expected = trained(optax.sgd(0.1), jnp.float32)
+    actual = trained(with_master_weights(optax.sgd(0.1)), jnp.bfloat16)
+    np.testing.assert_allclose(actual, expected, rtol=0.02)
+
+
+def test_promotion_may_be_strict():
+    params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
+    tx = with_master_weights(optax.sgd(jnp.float32(0.1)))
+    with jax.numpy_dtype_promotion("strict"):
+        for update in (jax.jit(tx.update), tx.update):
+            _, state = update(params, tx.init(params), params)
+            chex.assert_tree_all_finite(master_params(params, state))
+
+
+def test_complex_gradients_are_refused_by_path():
+    params = {"w": jnp.ones(1, jnp.bfloat16)}
+    tx = with_master_weights(optax.sgd(0.1))
+    with pytest.raises(TypeError, match=r"complex64 at \['w'\]. Try"):
+        tx.update({"w": jnp.ones(1, jnp.complex64)}, tx.init(params), params)
+
+
+def test_only_what_was_initialized_is_looked_at():
+    """A model holds functions and keys, and at `update` more than the state knows."""
+    model = {"w": jnp.ones(2, jnp.bfloat16), "f": jnp.tanh, "key": jax.random.key(0)}
+    gradients = {"w": jnp.ones(2, jnp.bfloat16), "f": None, "key": None}
+    tx = with_master_weights(optax.sgd(1e-4, momentum=0.9))
+    for state in (tx.init(model), tx.init(model | {"f": None, "key": None})):
+        updates, after = tx.update(gradients, state, model)
+        assert updates["f"] is None
+        master = master_params({**model, "w": model["w"] + updates["w"].astype("bfloat16")}, after)
+        np.testing.assert_allclose(master["w"], 1 - 1e-4, atol=3e-5)
+        assert master["f"] is jnp.tanh
