@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt, sum_of_squares
 from lion_jax._checks import (
     check_channel_axis,
     check_has_params,
@@ -19,8 +20,9 @@ from lion_jax._checks import (
     check_scale_clip,
     check_shares,
     check_transformation,
+    is_function,
 )
-from lion_jax._dtypes import computed_in_float32
+from lion_jax._dtypes import at_least_float32, computed_in_float32
 from lion_jax._leafwise import map_leaves
 from lion_jax._schedules import accepts_schedules
 from lion_jax._shares import spread
@@ -141,22 +143,34 @@ def scale_by_lars_ratio(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         check_has_params(params, "scale_by_lars_ratio")
+        trees, numbers = _shares(weight_decay_mask, trust_ratio_mask, params)
         (updates,) = map_leaves(
             _lars_ratio,
             (updates,),
-            (
-                params,
-                spread(weight_decay_mask, params, "weight_decay_mask"),
-                spread(trust_ratio_mask, params, "trust_ratio_mask"),
-            ),
+            (params, *trees),
             trust_coefficient=trust_coefficient,
             weight_decay=weight_decay,
             low=low,
             high=high,
+            **numbers,
         )
         return updates, state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
+def _shares(decays: Any, adapts: Any, params: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Both shares as trees like the parameters, or as numbers if neither mask is a tree."""
+    decays, adapts = (True if mask is None else mask for mask in (decays, adapts))
+    if not any(is_function(mask) for mask in (decays, adapts)) and jax.tree_util.all_leaves(
+        [decays, adapts]
+    ):
+        return (), {"decays": decays, "adapts": adapts}
+    trees = spread(decays, params, "weight_decay_mask"), spread(adapts, params, "trust_ratio_mask")
+    return tuple(
+        jax.tree.map(lambda share, p: jnp.asarray(share, at_least_float32(p)), tree, params)
+        for tree in trees
+    ), {}
 
 
 def _lars_ratio(g, p, decays, adapts, *, trust_coefficient, weight_decay, low, high):
@@ -275,21 +289,26 @@ def _project_view(u, g, p, delta, eps, axes):
     dim = math.prod(p.shape[axis] for axis in axes)
     p_norm, g_norm = norm(p, axes), norm(g, axes)
     dot = jnp.sum(p * g, axes, keepdims=True)
-    cosine = jnp.abs(dot) / (jnp.maximum(p_norm, eps) * jnp.maximum(g_norm, eps))
+    norms = jnp.maximum(p_norm, eps) * jnp.maximum(g_norm, eps)
+    cosine = jnp.abs(dot) / _nonzero(norms)
     is_tangent = jnp.max(cosine, initial=0.0) < delta / math.sqrt(max(dim, 1))
-    p_hat = p / (p_norm + eps)
+    is_tangent &= jnp.all(norms > 0)  # without eps a vector of 0 has no cosine
+    p_hat = p / _nonzero(p_norm + eps)
     return u - jnp.sum(p_hat * u, axes, keepdims=True) * p_hat, is_tangent
 
 
 def norm(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
     """The 2-norm, over all axes or over some that stay, with a derivative of 0 where it is 0."""
-    squared = jnp.sum(jnp.square(jnp.abs(x)), axes, keepdims=axes is not None)
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), squared)
+    return sqrt(sum_of_squares(x, axes, keepdims=axes is not None))
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """A / b, or a where b is 0: finite with its derivatives, for what a `where` then discards."""
-    return a / jnp.where(b > 0, b, 1.0)
+    return a / _nonzero(b)
+
+
+def _nonzero(b: jax.Array) -> jax.Array:
+    return jnp.where(b > 0, b, 1.0)
 
 
 def _bounds(scale_clip: tuple[Any, Any] | None) -> tuple[Any, Any]:
