@@ -110,8 +110,19 @@ def check_number(
         raise ValueError(f"{name} must be {allowed}; got {value}. Try {name}={remedy}.")
 
 
-def check_positive_integer(name: str, value: Any, remedy: int, least: int = 1) -> None:
-    """Refuses what is no integer from `least` to the largest int32; jax arrays only by kind."""
+def check_positive_integer(
+    name: str, value: Any, remedy: int, least: int = 1, *, static: bool = False
+) -> None:
+    """Refuses what is no integer from `least` to the largest int32; jax arrays only by kind.
+
+    Where `static`, refuses jax arrays too: shapes, loops or branches depend on the number.
+    """
+    if static and isinstance(value, jax.Array):
+        raise TypeError(
+            f"{name} must be an integer >= {least} that is known before tracing; got "
+            f"{value!r} of type {type(value).__name__}. Try {name}={remedy}, or int({name}) "
+            "outside of jit."
+        )
     message = (
         f"{name} must be an integer >= {least} and < 2**31; got {value!r}. Try {name}={remedy}."
     )

@@ -1,11 +1,13 @@
 """Arithmetic in at least float32, whatever the storage."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lion_jax._matching import check_match, check_same_shapes
@@ -124,9 +126,32 @@ def round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     if x.dtype == dtype or not _is_narrow(dtype):
         return x
     info = jnp.finfo(dtype)
+    if info.bits < 16:
+        return _round_to_tiny(x, info)
     rounded = jax.lax.reduce_precision(x, info.nexp, info.nmant)  # which has no subnormals
     if info.nexp >= 8:
         return rounded
+    return _round_subnormals(x, rounded, info)
+
+
+def _round_to_tiny(x: jax.Array, info: jnp.finfo) -> jax.Array:
+    """As `round_to` to 8 bits or fewer, whose formats differ in what they do beyond their range."""
+    if info.nmant == 0:  # powers of two, subnormal ones too; nobody keeps weights in them
+        return jax.lax.optimization_barrier(x.astype(info.dtype)).astype(x.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        at_infinity, at_nan, at_minus_zero = (
+            float(np.float32(special).astype(info.dtype)) for special in (np.inf, np.nan, -0.0)
+        )
+    rounded = jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, info.nmant)
+    rounded = _round_subnormals(x, rounded, info)
+    beyond = jnp.where(x > 0, at_infinity, -at_infinity)
+    rounded = jnp.where(jnp.abs(rounded) > float(info.max), beyond, rounded)
+    if math.copysign(1.0, at_minus_zero) > 0:
+        rounded = jnp.where(rounded == 0, 0.0, rounded)
+    return jnp.where(jnp.isnan(x), at_nan, rounded)
+
+
+def _round_subnormals(x: jax.Array, rounded: jax.Array, info: jnp.finfo) -> jax.Array:
     grain = float(info.smallest_subnormal)
     return jnp.where(jnp.abs(x) < float(info.tiny), jnp.round(x / grain) * grain, rounded)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt
 from lion_jax._checks import check_number, check_real, is_off
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
@@ -170,7 +171,7 @@ def _amsgrad(g, m, v, v_max, *, b1, b2, eps, bias1, bias2, belief):
     deviation = g - m if belief else g
     v = b2 * v + (1 - b2) * deviation**2
     v_max = jnp.maximum(v_max, v)
-    return m / bias1 / (jnp.sqrt(v_max / bias2) + eps), m, v, v_max
+    return m / bias1 / (sqrt(v_max / bias2) + eps), m, v, v_max
 
 
 class ScaleByUndebiasedAdamState(NamedTuple):
@@ -203,7 +204,7 @@ def scale_by_undebiased_adam(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.Gradi
 def _undebiased_adam(g, m, v, *, b1, b2, eps):
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g**2
-    return m / (jnp.sqrt(v) + eps), m, v
+    return m / (sqrt(v) + eps), m, v
 
 
 class ScaleBySumOfSquaresState(NamedTuple):
@@ -236,4 +237,4 @@ def scale_by_sum_of_squares(initial: Scalar, eps: Scalar) -> optax.GradientTrans
 
 def _sum_of_squares(g, s, *, eps):
     s = s + g**2
-    return g / (jnp.sqrt(s) + eps), s
+    return g / (sqrt(s) + eps), s

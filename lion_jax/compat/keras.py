@@ -18,7 +18,7 @@ from lion_jax.combinators.averaging import keep_average
 from lion_jax.combinators.loss_scale import DynamicLossScale, with_loss_scale
 from lion_jax.compat._moments import Scalar
 from lion_jax.optimizers.lion import lion as papers_lion
-from lion_jax.primitives.clipping import clip_by_leaf_norm, global_norm, scale
+from lion_jax.primitives.clipping import clip_by_leaf_norm, global_norm, scale, shortening
 
 
 def lion(
@@ -113,7 +113,7 @@ def lion(
         check_positive_integer("ema_overwrite_frequency", ema_overwrite_frequency, remedy=100)
     if gradient_accumulation_steps is not None:
         check_positive_integer(
-            "gradient_accumulation_steps", gradient_accumulation_steps, remedy=4, least=2
+            "gradient_accumulation_steps", gradient_accumulation_steps, 4, least=2, static=True
         )
     if loss_scale_factor is not None:
         check_number("loss_scale", loss_scale_factor, alias="loss_scale_factor")
@@ -189,7 +189,13 @@ def _read_at_last_call(learning_rate: Any, every: int) -> Any:
     """A schedule of calls as one of steps, each of which is taken at the last of `every` calls."""
     if every == 1 or not callable(learning_rate):
         return learning_rate
-    return lambda step: learning_rate(every * step + every - 1)
+    last = jnp.iinfo(jnp.int32).max
+
+    def read(step):
+        fits = step <= (last - (every - 1)) // every
+        return learning_rate(jnp.where(fits, every * step + every - 1, last))
+
+    return read
 
 
 def _clip(**limits: Scalar | None) -> optax.GradientTransformation:
@@ -217,7 +223,7 @@ def _clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
     def update_fn(updates, state, params=None):
         del params
         norm = global_norm(updates)
-        factor = jnp.where(jnp.isfinite(norm), jnp.minimum(1.0, max_norm / norm), jnp.nan)
+        factor = jnp.where(jnp.isfinite(norm), shortening(norm, max_norm), jnp.nan)
         return map_leaves(scale, (updates,), factor=factor)[0], state
 
     return optax.GradientTransformation(optax.init_empty_state, update_fn)

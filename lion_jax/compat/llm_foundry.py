@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import inverse, sqrt
 from lion_jax._checks import check_number, check_peer
 from lion_jax._hyperparameters import HyperparametersState, hyperparameters
 from lion_jax._leafwise import of_leaves
@@ -140,7 +141,7 @@ def report_metrics(
         optax.tree_utils.tree_get(inner_state, "mu"),
         rate=rate,
         b1=shown["b1"],
-        decay=rate * shown["weight_decay"] / shown["initial_learning_rate"],
+        decay=rate * shown["weight_decay"] * inverse(shown["initial_learning_rate"], 0.0),
     )
     names = (
         *("l2_norm/moment", "l2_norm/param", "l2_norm/update", "l2_norm/grad"),
@@ -155,6 +156,6 @@ def report_metrics(
 
 def _reported(g, p, m, *, rate, b1, decay):
     u = rate * jnp.sign(b1 * m + (1 - b1) * g) - decay * p
-    norms = [jnp.sqrt(jnp.sum(x * x)) for x in (m, p, u, g)]
+    norms = [sqrt(jnp.sum(x * x)) for x in (m, p, u, g)]
     m_norm, _, u_norm, g_norm = (jnp.maximum(norm, 1e-8) for norm in norms)  # as torch divides
     return *norms, jnp.sum(g * u) / (g_norm * u_norm), jnp.sum(g * m) / (g_norm * m_norm)

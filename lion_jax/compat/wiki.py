@@ -3,13 +3,13 @@
 # A state's `count` hides the method that every tuple has.
 # pyright: reportIncompatibleMethodOverride=false
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import largest_float, sqrt
 from lion_jax._checks import check_number, check_peer
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._hyperparameters import shows_hyperparameters
@@ -25,7 +25,7 @@ from lion_jax.primitives.momentum import scale_by_sign_momentum
     "lr",
     "betas",
     "weight_decay",
-    weight_bound=lambda **_: math.inf,  # the sign hides how large the decay is
+    weight_bound=lambda **_: largest_float(),  # the sign hides how large the decay is
 )
 def lion(
     lr: optax.ScalarOrSchedule = 1e-4,
@@ -176,5 +176,5 @@ def _root_of_gradient(g, m, *, b1, b2, gamma, eps, bias1, bias2, is_literal):
     m = b1 * m + (1 - b1) * g
     n = gamma * g + (1 - b2) * jnp.sign(g)
     m_hat, n_hat = m / bias1, n / bias2
-    root = jnp.sqrt(n_hat if is_literal else jnp.abs(n_hat))
-    return jnp.where(g == 0, 0.0, m_hat / (root + eps)), m
+    root = sqrt(n_hat if is_literal else jnp.abs(n_hat))
+    return jnp.where(g == 0, 0.0, m_hat / jnp.where(g == 0, 1.0, root + eps)), m

@@ -10,6 +10,7 @@ import optax
 from lion_jax._checks import check_flag, check_scalars, is_off
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax.primitives._adam import scale_by_belief
 from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
 from lion_jax.primitives.nesterov import scale_by_adan
 from lion_jax.primitives.student_t import scale_by_student_t
@@ -75,7 +76,7 @@ def adabelief(
     """
     check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
     return optax.chain(
-        optax.scale_by_belief(b1, b2, eps, eps_root=eps),
+        scale_by_belief(b1, b2, eps, eps_root=eps),
         add_decoupled_weight_decay(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )

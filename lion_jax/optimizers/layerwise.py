@@ -10,6 +10,7 @@ import optax
 from lion_jax._checks import check_flag, check_nesterov, check_scalars, is_off
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax.primitives._adam import scale_by_adam
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.layerwise import (
     project_to_tangent,
@@ -163,7 +164,7 @@ def lamb(
     """
     check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
     return optax.chain(
-        optax.scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2, eps),
         add_decoupled_weight_decay(weight_decay, mask),
         scale_by_trust_ratio(scale_clip),
         optax.scale_by_learning_rate(learning_rate),
@@ -308,7 +309,7 @@ def adamp(
     """
     check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
     check_flag("nesterov", nesterov)
-    adam = scale_by_nesterov_adam if nesterov else optax.scale_by_adam
+    adam = scale_by_nesterov_adam if nesterov else scale_by_adam
     return optax.chain(
         project_to_tangent(
             adam(b1, b2, eps),

@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import inverse, largest_float
 from lion_jax._checks import check_number, check_scalars
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._hyperparameters import shows_hyperparameters
@@ -20,7 +20,7 @@ from lion_jax.primitives.momentum import scale_by_sign_momentum
     "b2",
     "weight_decay",
     # Where the decay takes as much as the sign gives, eta lambda |theta| = eta.
-    weight_bound=lambda *, weight_decay, **_: 1 / weight_decay,
+    weight_bound=lambda *, weight_decay, **_: inverse(weight_decay, largest_float()),
 )
 def lion(
     learning_rate: optax.ScalarOrSchedule,
@@ -187,7 +187,7 @@ def decoupled_lion(
     "initial_learning_rate",
     # As Lion's, with lambda / eta_0 for lambda.
     weight_bound=lambda *, weight_decay, initial_learning_rate, **_: (
-        1 / (weight_decay * _inverse(initial_learning_rate))
+        inverse(weight_decay * _inverse(initial_learning_rate), largest_float())
     ),
 )
 def _decoupled_lion(
@@ -209,5 +209,5 @@ def _decoupled_lion(
 def _inverse(initial_learning_rate: float | jax.Array) -> float | jax.Array:
     """One over it; 0 where a traced or injected rate is 0, since then nothing is to move."""
     if isinstance(initial_learning_rate, jax.Array):
-        return jnp.where(initial_learning_rate > 0, 1 / initial_learning_rate, 0.0)
+        return inverse(initial_learning_rate, 0.0)
     return 1 / initial_learning_rate

@@ -9,6 +9,8 @@ import optax
 
 from lion_jax._dtypes import at_least_float32
 
+_LOG_OF_ZERO = -1e3  # exp of it is 0, and it is finite
+
 
 def zero() -> jax.Array:
     """A count of no updates, int32 of shape ()."""
@@ -35,6 +37,16 @@ def wrapping_count(count: jax.typing.ArrayLike) -> jax.Array:
 
 def bias(b: Any, t: jax.Array) -> jax.Array:
     """1 - b**t, what an average that started from 0 is short of; exact where b is near 1."""
-    if isinstance(b, jax.Array):
-        return -jnp.expm1(t * jnp.log(b))
-    return -jnp.expm1(t * (math.log(b) if b > 0 else -math.inf))
+    # A count is an integer beside a float, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        if not isinstance(b, jax.Array):
+            return -jnp.expm1(t * (math.log(b) if b > 0 else _LOG_OF_ZERO))
+        b = b.astype(at_least_float32(b))
+        of_positive = -jnp.expm1(t * jnp.log(jnp.where(b > 0, b, 0.5)))
+        return jnp.where(b > 0, of_positive, jnp.where(t == 1, 1 - b, 1.0))
+
+
+def unbiased(moment: optax.Updates, b: Any, t: jax.Array) -> optax.Updates:
+    """The moment over `bias`, in the rounding of optax."""
+    with jax.numpy_dtype_promotion("standard"):
+        return optax.tree.bias_correction(moment, b, t)

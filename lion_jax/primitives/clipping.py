@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt, sum_of_squares
 from lion_jax._checks import check_scalars
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves, sum_leaves
@@ -59,8 +60,7 @@ def clip_by_global_norm(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        norm = global_norm(updates)
-        factor = jnp.where(norm > max_norm, max_norm / norm, jnp.where(jnp.isnan(norm), norm, 1.0))
+        factor = shortening(global_norm(updates), max_norm)
         return map_leaves(scale, (updates,), factor=factor)[0], state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
@@ -118,7 +118,7 @@ def clip_by_leaf_norm(
 
 def global_norm(updates: optax.Updates) -> jax.Array:
     """The 2-norm over all leaves, in at least float32, of shape ()."""
-    return jnp.sqrt(sum_leaves(_sum_of_squares, updates))
+    return sqrt(sum_leaves(_sum_of_squares, updates))
 
 
 def scale(u, *, factor):
@@ -127,9 +127,18 @@ def scale(u, *, factor):
 
 
 def _clip(u, *, max_norm):
-    (square,) = _sum_of_squares(u)
-    return (u * (max_norm / jnp.maximum(jnp.sqrt(square), max_norm)),)
+    return (u * shortening(sqrt(sum_of_squares(u)), max_norm),)
+
+
+def shortening(norm, max_norm):
+    """The factor of what has a norm; 1 for a norm of 0, also where the bound is 0."""
+    is_long = norm > max_norm
+    return jnp.where(
+        is_long,
+        max_norm / jnp.where(is_long, norm, 1.0),
+        jnp.where(norm <= max_norm, 1.0, norm + max_norm),
+    )
 
 
 def _sum_of_squares(u):
-    return (jnp.sum(jnp.square(jnp.abs(u))),)
+    return (sum_of_squares(u),)

@@ -166,7 +166,8 @@ def _init_for(mask: Any) -> optax.TransformInitFn:
     """An empty state, once the mask fits the parameters."""
 
     def init_fn(params):
-        if mask is not None and jax.tree.leaves(params):  # optax asks with no parameters what in a state is like them
+        # Without a mask nothing can misfit; and optax asks with no parameters what is like them.
+        if mask is not None and jax.tree.leaves(params):
             _shares(mask, params)
         return optax.EmptyState()
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt, sum_of_squares
 from lion_jax._checks import (
     check_channel_axis,
     check_has_params,
@@ -275,21 +276,26 @@ def _project_view(u, g, p, delta, eps, axes):
     dim = math.prod(p.shape[axis] for axis in axes)
     p_norm, g_norm = norm(p, axes), norm(g, axes)
     dot = jnp.sum(p * g, axes, keepdims=True)
-    cosine = jnp.abs(dot) / (jnp.maximum(p_norm, eps) * jnp.maximum(g_norm, eps))
+    norms = jnp.maximum(p_norm, eps) * jnp.maximum(g_norm, eps)
+    cosine = jnp.abs(dot) / _nonzero(norms)
     is_tangent = jnp.max(cosine, initial=0.0) < delta / math.sqrt(max(dim, 1))
-    p_hat = p / (p_norm + eps)
+    is_tangent &= jnp.all(norms > 0)  # without eps a vector of 0 has no cosine
+    p_hat = p / _nonzero(p_norm + eps)
     return u - jnp.sum(p_hat * u, axes, keepdims=True) * p_hat, is_tangent
 
 
 def norm(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
     """The 2-norm, over all axes or over some that stay, with a derivative of 0 where it is 0."""
-    squared = jnp.sum(jnp.square(jnp.abs(x)), axes, keepdims=axes is not None)
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), squared)
+    return sqrt(sum_of_squares(x, axes, keepdims=axes is not None))
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """A / b, or a where b is 0: finite with its derivatives, for what a `where` then discards."""
-    return a / jnp.where(b > 0, b, 1.0)
+    return a / _nonzero(b)
+
+
+def _nonzero(b: jax.Array) -> jax.Array:
+    return jnp.where(b > 0, b, 1.0)
 
 
 def _bounds(scale_clip: tuple[Any, Any] | None) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt
 from lion_jax._checks import check_real, check_scalars
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
@@ -101,7 +102,7 @@ def scale_by_nesterov_adam(
 def _nesterov_adam(g, m, v, *, b1, b2, eps, bias1, bias2):
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g**2
-    u = (b1 * m + (1 - b1) * g) / bias1 / (jnp.sqrt(v / bias2) + eps)
+    u = (b1 * m + (1 - b1) * g) / bias1 / (sqrt(v / bias2) + eps)
     return u, m, v
 
 
@@ -203,5 +204,5 @@ def _adan(g, m, v, n, negative_g, *, b1, b2, b3, eps, bias1, bias2, bias3, is_fi
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * delta
     n = b3 * n + (1 - b3) * (g + b2 * delta) ** 2
-    u = (m / bias1 + b2 * v / bias2) / (jnp.sqrt(n / bias3) + eps)
+    u = (m / bias1 + b2 * v / bias2) / (sqrt(n / bias3) + eps)
     return u, m, v, n, -g

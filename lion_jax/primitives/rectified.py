@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt
 from lion_jax._checks import check_flag, check_real, check_scalars
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._leafwise import map_leaves
@@ -115,9 +116,11 @@ def scale_by_rectified_adam(
 def _rectify(b2, t):
     """Whether rho_t > 4, and the factor that goes with it; 1 before."""
     rho_inf = 2 / (1 - b2) - 1
-    rho = rho_inf - 2 * t * (1 - bias(b2, t)) / bias(b2, t)
-    is_adaptive = rho > 4
-    r2 = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    with jax.numpy_dtype_promotion("standard"):
+        rho = rho_inf - 2.0 * t * (1 - bias(b2, t)) / bias(b2, t)
+    is_adaptive = rho > 4  # hence rho_inf too
+    denominator = (rho_inf - 4) * (rho_inf - 2) * rho
+    r2 = (rho - 4) * (rho - 2) * rho_inf / jnp.where(is_adaptive, denominator, 1.0)
     return is_adaptive, jnp.sqrt(jnp.where(is_adaptive, r2, 1.0))
 
 
@@ -125,5 +128,5 @@ def _rectified_adam(g, m, v, *, b1, b2, eps, bias1, bias2, rectification, is_ada
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * g**2
     m_hat, v_hat = m / bias1, v / bias2
-    u = jnp.where(is_adaptive, rectification * m_hat / (jnp.sqrt(v_hat) + eps), m_hat)
+    u = jnp.where(is_adaptive, rectification * m_hat / (sqrt(v_hat) + eps), m_hat)
     return u, m, v

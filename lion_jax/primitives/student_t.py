@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt
 from lion_jax._checks import check_flag, check_peer, check_real, check_scalars
 from lion_jax._dtypes import at_least_float32, computed_in_float32
 from lion_jax._leafwise import map_leaves
@@ -142,5 +143,5 @@ def _student_t(g, m, v, total, *nu_max, b1, b2, eps, bias1, bias2, dof=None):
     v = b2 * v + (1 - b2) * g**2
     nu_max = tuple(jnp.maximum(largest, v) for largest in nu_max)
     (denominator,) = nu_max or (v,)
-    u = m / bias1 / (jnp.sqrt(denominator / bias2) + eps)
+    u = m / bias1 / (sqrt(denominator / bias2) + eps)
     return u, m, v, total, *nu_max

@@ -3,12 +3,17 @@
 # A schedule never reaches the body of a factory: accepts_schedules has made it a number.
 # pyright: reportOperatorIssue=false, reportArgumentType=false
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from lion_jax._checks import check_peer, check_positive_integer, check_scalars
 from lion_jax._dtypes import computed_in_float32
 from lion_jax._schedules import accepts_schedules
+from lion_jax.primitives._adam import scale_by_two_speeds
+from lion_jax.primitives._moments import next_count
+
+_SMALLEST = float(jnp.finfo(jnp.float32).tiny)
 
 
 @computed_in_float32
@@ -74,27 +79,25 @@ def scale_by_ademamix(
     """
     check_scalars(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps)
     if warmup_steps is None:
-        return optax.with_extra_args_support(
-            optax.contrib.scale_by_ademamix(b1, b2, b3, alpha, eps)
-        )
+        return optax.with_extra_args_support(scale_by_two_speeds(b1, b2, b3, alpha, eps))
     check_positive_integer("warmup_steps", warmup_steps, remedy=10_000)
     check_peer(warmup_rate=("b1", b1))
     check_peer(warmup_rate=("b3", b3))
 
     def done(count):
         """The share t / T of the warm-up after this update, at most 1."""
-        t = count + 1
-        return jnp.where(t < warmup_steps, t * (1 / warmup_steps), 1.0)
+        t = next_count(count)
+        with jax.numpy_dtype_promotion("standard"):  # counts beside floats
+            return jnp.where(t < warmup_steps, t * (1 / warmup_steps), 1.0)
 
     def warm_alpha(count):
         return alpha * done(count)
 
     def warm_b3(count):
-        log_b1, log_b3 = jnp.log(b1), jnp.log(b3)
+        # Traced numbers may be 0, of which the logarithm is infinite.
+        log_b1, log_b3 = (jnp.log(jnp.maximum(b, _SMALLEST)) for b in (b1, b3))
         s = done(count)
         warm = jnp.exp(log_b1 * log_b3 / ((1 - s) * log_b3 + s * log_b1))
         return jnp.where(s < 1, jnp.minimum(warm, b3), b3)
 
-    return optax.with_extra_args_support(
-        optax.contrib.scale_by_ademamix(b1, b2, warm_b3, warm_alpha, eps)
-    )
+    return optax.with_extra_args_support(scale_by_two_speeds(b1, b2, warm_b3, warm_alpha, eps))

@@ -68,6 +68,14 @@ def test_a_schedule_is_read_at_the_count_of_calls():
     assert moves == [0, 0, -3, 0, 0, -6, 0]
 
 
+def test_a_count_of_calls_beyond_int32_reads_the_schedule_at_the_largest():
+    tx = keras.lion(lambda count: count * 1.0, gradient_accumulation_steps=3)
+    state = optax.tree_utils.tree_set(tx.init(jnp.zeros(())), schedule_count=jnp.int32(2**30))
+    for _ in range(3):
+        updates, state = tx.update(jnp.ones(()), state, jnp.zeros(()))
+    assert updates == -(2.0**31)
+
+
 def test_a_skipped_call_leaves_the_count_of_a_schedule():
     tx = keras.loss_scale_optimizer(
         keras.lion(lambda count: count + 1.0, gradient_accumulation_steps=3), 4.0
@@ -163,6 +171,17 @@ def test_limits_of_clipping_may_be_traced(name):
         assert_close(traced, moment(float(limit)))
 
 
+@pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_a_traced_limit_of_0_gives_gradients_of_0(name):
+    """The number 0 clips nothing; an array may be one of a sweep or of a warm-up from 0."""
+    gradients = {"dead": jnp.zeros(2), "w": jnp.array([3.0, 4.0])}
+    params = jax.tree.map(jnp.ones_like, gradients)
+    for gradient in (gradients, jax.tree.map(jnp.zeros_like, gradients)):
+        _, state = run(keras.lion(**{name: jnp.float32(0)}), params, [gradient])
+        moment = optax.tree_utils.tree_get(state, "mu")
+        assert_close(moment, jax.tree.map(jnp.zeros_like, gradients))
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -206,6 +225,7 @@ def test_bad_arguments_are_refused_under_kerass_names(kwargs, message):
         {"ema_overwrite_frequency": 2.0},
         {"loss_scale_factor": "dynamic"},
         {"gradient_accumulation_steps": True},
+        {"gradient_accumulation_steps": jnp.int32(4)},  # it decides what is compiled
     ],
 )
 def test_arguments_of_another_type_are_refused(kwargs):

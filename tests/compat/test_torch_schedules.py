@@ -168,6 +168,40 @@ def test_a_long_exponential_is_right_in_float32():
     np.testing.assert_allclose(rates, 0.1 * 0.9999 ** np.array([10**4, 10**5]), rtol=2e-6)
 
 
+LATE = np.array([0, 1, 2, 999, 2**24 + 1, 2**30, 2**31 - 2, 2**31 - 1])
+
+
+@pytest.mark.parametrize("T", [1, 3, 1000, 2**30, 2**31 - 1])
+def test_cosine_annealing_is_right_at_all_counts(T):  # noqa: N803  torch's own name
+    distance = np.abs(T - LATE % (2 * T))
+    expected = (1 - np.cos(np.pi * distance / T)) / 2
+    counts = jnp.asarray(LATE, jnp.int32)
+    for schedule in (cosine_annealing_lr(1.0, T), cosine_annealing_lr(1.0, np.int64(T))):
+        np.testing.assert_allclose(schedule(counts), expected, rtol=1e-5, atol=1e-6)
+        one_by_one = [jax.jit(schedule)(count) for count in counts]
+        np.testing.assert_allclose(one_by_one, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 2**20, 2**30, 2**31 - 1])
+def test_steps_are_counted_right_at_all_counts(steps):
+    counts = jnp.asarray(LATE, jnp.int32)
+    gamma = 0.9999999
+    expected = gamma ** (LATE // steps).astype(np.float64)
+    np.testing.assert_allclose(step_lr(1.0, steps, gamma)(counts), expected, rtol=2e-5)
+    expected = gamma ** (LATE >= steps).astype(np.float64)
+    np.testing.assert_allclose(multi_step_lr(1.0, [steps], gamma)(counts), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        exponential_lr(1.0, gamma)(counts), gamma ** LATE.astype(np.float64), rtol=2e-5
+    )
+
+
+def test_counts_may_be_narrow_integers():
+    count = jnp.int8(100)
+    assert_close = np.testing.assert_allclose
+    assert_close(cosine_annealing_lr(1.0, 1000)(count), (1 + math.cos(math.pi / 10)) / 2, rtol=1e-6)
+    assert step_lr(1.0, 1000, 0.5)(count) == multi_step_lr(1.0, [1000], 0.5)(count) == 1
+
+
 def test_no_milestones_and_no_decay_leave_the_rate():
     counts = jnp.arange(3)
     np.testing.assert_array_equal(multi_step_lr(0.5, [])(counts), [0.5] * 3)
@@ -214,6 +248,10 @@ BAD_VALUES = [
     (lambda: one_cycle_lr(0.1, 0), r"total_steps must be an integer >= 1 .*got 0\. Try"),
     (lambda: one_cycle_lr(0.1, epochs=0, steps_per_epoch=1), r"epochs must be an integer .*got 0"),
     (lambda: one_cycle_lr(0.1, epochs=1, steps_per_epoch=0), r"steps_per_epoch must be .*got 0"),
+    (lambda: one_cycle_lr(0.1, epochs=2**20, steps_per_epoch=2**12),
+     r"epochs \* steps_per_epoch must be an integer .*got 1048576 \* 4096 = 4294967296\. Try"),
+    (lambda: one_cycle_momentum(epochs=np.int32(2**20), steps_per_epoch=np.int32(2**12)),
+     r"epochs \* steps_per_epoch must be .*= 4294967296\. Try total_steps="),
     (lambda: one_cycle_lr(0.1, 9, pct_start=1.5), r"pct_start must be in \[0, 1\]; got 1\.5\. Try"),
     (lambda: one_cycle_lr(0.1, 9, div_factor=0.0), r"div_factor must be finite and > 0; got 0\.0"),
     (lambda: one_cycle_lr(0.1, 9, final_div_factor=0), r"final_div_factor must be .*> 0; got 0\."),

@@ -8,7 +8,7 @@ import optax
 import pytest
 from trees import assert_close, tree
 
-from lion_jax.primitives import clip_by_global_norm
+from lion_jax.primitives import clip_by_global_norm, clip_by_leaf_norm
 
 
 def clip(updates, max_norm):
@@ -63,3 +63,20 @@ def test_the_sum_over_leaves_is_no_chain_that_a_compiler_could_fuse():
     text = jax.jit(lambda updates: clip(updates, 1.0)).lower(updates).compile().as_text()
     fusions = text.split("\n\n")
     assert max(fusion.count(" add(") for fusion in fusions) <= 1
+
+
+@pytest.mark.parametrize("rule", [clip_by_leaf_norm, clip_by_global_norm])
+def test_a_bound_that_begins_at_0_gives_0(rule):
+    gradients = {"dead": jnp.zeros(2), "w": jnp.array([3.0, 4.0])}
+    tx = rule(optax.linear_schedule(0.0, 1.0, 10))
+    updates, _ = tx.update(gradients, tx.init(gradients))
+    assert_close(updates, jax.tree.map(jnp.zeros_like, gradients))
+    updates, _ = tx.update({"dead": jnp.zeros(2)}, tx.init(gradients))
+    assert_close(updates, {"dead": jnp.zeros(2)})
+
+
+@pytest.mark.parametrize("rule", [clip_by_leaf_norm, clip_by_global_norm])
+def test_gradients_flow_through_the_clipping_of_zeros(rule):
+    tx = rule(1.0)
+    jacobian = jax.jacobian(lambda g: tx.update(g, tx.init(g))[0])(jnp.zeros(2))
+    assert_close(jacobian, jnp.eye(2))

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._arithmetic import sqrt
 from lion_jax._checks import check_has_params
-from lion_jax._leafwise import map_leaves
+from lion_jax._leafwise import map_leaves, of_leaves
 from lion_jax.compat._moments import Scalar
 from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
 from lion_jax.primitives.layerwise import norm
@@ -33,21 +34,25 @@ def scale_by_outer_lars_ratio(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         check_has_params(params, "lars")
-        decayed, ratios = map_leaves(
-            _decay_and_ratio, (updates, updates), (params,), weight_decay=weight_decay
-        )
+        (decayed,) = map_leaves(_decay, (updates,), (params,), weight_decay=weight_decay)
+        ratios = of_leaves(_ratio, updates, params, weight_decay=weight_decay)
         decayed, state = inner.update(decayed, state, params)
-        return jax.tree.map(jnp.multiply, ratios, decayed), state
+        leaves, treedef = jax.tree.flatten(decayed)
+        scaled = [r.astype(u.dtype) * u for (r,), u in zip(ratios, leaves, strict=True)]
+        return treedef.unflatten(scaled), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update_fn)
 
 
-def _decay_and_ratio(g, _, p, *, weight_decay):
+def _decay(g, p, *, weight_decay):
+    return (g + weight_decay * p,)
+
+
+def _ratio(g, p, *, weight_decay):
     numerator = norm(p)
     denominator = norm(g) + weight_decay * numerator
     is_defined = (numerator > 0) & (denominator > 0)
-    r = jnp.where(is_defined, numerator / jnp.where(is_defined, denominator, 1.0), 1.0)
-    return g + weight_decay * p, r
+    return (jnp.where(is_defined, numerator / jnp.where(is_defined, denominator, 1.0), 1.0),)
 
 
 def project_by_signed_cosine(
@@ -131,5 +136,5 @@ def _forgetful_adan(g, m, v, n, *n_max, b1, b2, b3, eps, bias1, bias2, bias3):
     n = b3 * n + (1 - b3) * (g + b2 * g) ** 2
     n_max = tuple(jnp.maximum(largest, n) for largest in n_max)
     (denominator,) = n_max or (n,)
-    u = (m / bias1 + b2 * v / bias2) / (jnp.sqrt(denominator / bias3) + eps)
+    u = (m / bias1 + b2 * v / bias2) / (sqrt(denominator / bias3) + eps)
     return u, m, v, n, *n_max

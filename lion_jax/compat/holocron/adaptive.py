@@ -8,6 +8,7 @@ from lion_jax._hyperparameters import shows_hyperparameters
 from lion_jax.compat._moments import Betas, Scalar, refuse_complex, scale_by_amsgrad, unpack_betas
 from lion_jax.compat.holocron._links import project_by_signed_cosine, scale_by_forgetful_adan
 from lion_jax.optimizers import adaptive
+from lion_jax.primitives._adam import scale_by_adam, scale_by_belief
 from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
 from lion_jax.primitives.two_speed import scale_by_ademamix
 
@@ -62,7 +63,7 @@ def adabelief(
     check_numbers(eps=eps, weight_decay=weight_decay)
     check_flag("amsgrad", amsgrad)
     b1, b2 = unpack_betas(betas)
-    belief = optax.scale_by_belief(b1, b2, eps, eps_root=0.0)
+    belief = scale_by_belief(b1, b2, eps, eps_root=0.0)
     return optax.chain(
         refuse_complex("holocron.adabelief"),
         add_decoupled_weight_decay(weight_decay),
@@ -124,7 +125,7 @@ def adamp(
     check_numbers(delta=delta)
     check_flag("amsgrad", amsgrad)
     b1, b2 = unpack_betas(betas)
-    adam = scale_by_amsgrad if amsgrad else optax.scale_by_adam
+    adam = scale_by_amsgrad if amsgrad else scale_by_adam
     return optax.chain(
         refuse_complex("holocron.adamp"),
         add_decoupled_weight_decay(weight_decay),

@@ -7,6 +7,7 @@ is both; here they are two schedules.
 import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -141,7 +142,7 @@ def one_cycle_momentum(
 def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
     if total_steps is not None:
         check_positive_integer("total_steps", total_steps, remedy=1000)
-        return total_steps
+        return total_steps if isinstance(total_steps, jax.Array) else int(total_steps)
     if epochs is None or steps_per_epoch is None:
         raise ValueError(
             "total_steps must be an integer >= 1, unless epochs and steps_per_epoch both are; got "
@@ -150,7 +151,15 @@ def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: i
         )
     check_positive_integer("epochs", epochs, remedy=10)
     check_positive_integer("steps_per_epoch", steps_per_epoch, remedy=100)
-    return epochs * steps_per_epoch
+    if isinstance(epochs, jax.Array) or isinstance(steps_per_epoch, jax.Array):
+        return epochs * steps_per_epoch
+    total_steps = int(epochs) * int(steps_per_epoch)
+    if total_steps >= 2**31:
+        raise ValueError(
+            "epochs * steps_per_epoch must be an integer >= 1 and < 2**31, as counts of updates "
+            f"are; got {epochs} * {steps_per_epoch} = {total_steps}. Try total_steps=2**31 - 1."
+        )
+    return total_steps
 
 
 def _one_cycle(

@@ -6,6 +6,7 @@ after them. Complex leaves are refused where the rule squares them: torch square
 skipped, as there, but all parameters share one count of steps.
 """
 
+import jax
 import optax
 
 from lion_jax._checks import check_flag, check_nesterov, check_number, check_peer, is_off
@@ -20,6 +21,7 @@ from lion_jax.compat._moments import (
     scale_by_sum_of_squares,
     unpack_betas,
 )
+from lion_jax.primitives._adam import scale_by_adam, scale_by_rms, scale_by_stddev
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 
 _RANGES_LIKE = {"alpha": "b2", "rho": "b2", "lr_decay": "eps", "initial_accumulator_value": "eps"}
@@ -211,11 +213,11 @@ def rmsprop(
     """
     _check(lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     check_flag("centered", centered)
-    scale = optax.scale_by_stddev if centered else optax.scale_by_rms
+    scale = scale_by_stddev if centered else scale_by_rms
     return optax.chain(
         refuse_complex("torch.rmsprop"),
         add_decoupled_weight_decay(weight_decay),
-        scale(alpha, eps, eps_in_sqrt=False),
+        scale(alpha, eps),
         heavy_ball(momentum),
         optax.scale_by_learning_rate(lr),
     )
@@ -337,7 +339,7 @@ def _scale_by_adam(betas: Betas, eps: Scalar, amsgrad: bool) -> optax.GradientTr
     b1, b2 = unpack_betas(betas)
     check_number("eps", eps)
     check_flag("amsgrad", amsgrad)
-    rule = scale_by_amsgrad if amsgrad else optax.scale_by_adam
+    rule = scale_by_amsgrad if amsgrad else scale_by_adam
     return optax.chain(refuse_complex("torch's Adam"), rule(b1, b2, eps))
 
 
@@ -345,4 +347,9 @@ def _decayed(lr: optax.ScalarOrSchedule, lr_decay: Scalar) -> optax.ScalarOrSche
     if is_off(lr_decay):
         return lr
 
-    return lambda count: (lr(count) if callable(lr) else lr) / (1.0 + count * lr_decay)
+    def decayed(count):
+        with jax.numpy_dtype_promotion("standard"):  # a count beside a float
+            divisor = 1.0 + count * lr_decay
+        return (lr(count) if callable(lr) else lr) / divisor
+
+    return decayed

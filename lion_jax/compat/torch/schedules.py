@@ -18,7 +18,7 @@ import optax
 
 from lion_jax._checks import check_number, check_positive_integer
 from lion_jax.compat._moments import Scalar
-from lion_jax.compat.torch._annealing import as_float, half_cosine
+from lion_jax.compat.torch._annealing import as_count, as_float, half_cosine, power
 
 
 def step_lr(lr: Scalar, step_size: int, gamma: Scalar = 0.1) -> optax.Schedule:
@@ -44,7 +44,7 @@ def step_lr(lr: Scalar, step_size: int, gamma: Scalar = 0.1) -> optax.Schedule:
     check_number("learning_rate", lr, alias="lr")
     check_positive_integer("step_size", step_size, remedy=30)
     check_number("gamma", gamma)
-    return lambda count: as_float(lr * gamma ** as_float(jnp.asarray(count) // step_size))
+    return lambda count: as_float(lr * power(gamma, as_count(count) // step_size))
 
 
 def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) -> optax.Schedule:
@@ -79,8 +79,9 @@ def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) ->
     check_number("gamma", gamma)
 
     def schedule(count):
-        passed = sum((jnp.asarray(count) >= m for m in milestones), jnp.zeros_like(count))
-        return as_float(lr * gamma ** as_float(passed))
+        t = as_count(count)
+        passed = sum(((t >= m).astype(jnp.int32) for m in milestones), jnp.zeros_like(t))
+        return as_float(lr * power(gamma, passed))
 
     return schedule
 
@@ -148,8 +149,11 @@ def cosine_annealing_lr(
     check_number("eta_min", eta_min)
 
     def schedule(count):
-        remaining = abs(T_max - as_float(count) % (2 * T_max))
-        weights = half_cosine(remaining / T_max), half_cosine((T_max - remaining) / T_max)
+        t = as_count(count)  # an integer, like 2 T, which may be more than one holds
+        rest, is_down = t % T_max, t // T_max % 2 == 0
+        passed = as_float(jnp.where(is_down, rest, T_max - rest))
+        remaining = as_float(jnp.where(is_down, T_max - rest, rest))
+        weights = half_cosine(remaining / as_float(T_max)), half_cosine(passed / as_float(T_max))
         return as_float(lr * weights[0] + eta_min * weights[1])
 
     return schedule
