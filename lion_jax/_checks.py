@@ -125,7 +125,7 @@ def check_positive_integer(
     if static and isinstance(value, jax.Array):
         raise TypeError(
             f"{name} must be a Python integer, which decides what is compiled; got the array "
-            f"{value!r}. Try {name}={remedy}, and static_args=(\"{name}\",) for "
+            f'{value!r}. Try {name}={remedy}, and static_args=("{name}",) for '
             "optax.inject_hyperparams."
         )
     message = (

@@ -52,9 +52,7 @@ class Step(NamedTuple):
         found, treedef = jax.tree_util.tree_flatten_with_path(like, is_leaf=is_absent)
         columns = map(treedef.flatten_up_to, (gradients, updates, params))
         rows = [
-            (*row, keys)
-            for (keys, x), *row in zip(found, *columns, strict=True)
-            if x is not None
+            (*row, keys) for (keys, x), *row in zip(found, *columns, strict=True) if x is not None
         ]
         named = zip(distinct_paths(like), rows, strict=True)
         kept = [

@@ -212,11 +212,11 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
       ``optax.partition``, or its number.
 
     The moment's are there where the rule has a first moment (``mu`` or ``trace``; in
-    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), its angle where
-    that is of the parameters' shapes (GaLore's is of another). The last two
-    shares are there for rules whose updates are signs. With ``per_parameter`` each is also there for every
-    parameter, as ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent
-    sign within a key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
+    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), its cosine where
+    that has the parameters' shapes, as GaLore's has not; the last two shares for rules whose
+    updates are signs. With ``per_parameter`` each is also there for every parameter, as
+    ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent sign within a
+    key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.metrics.MetricsState`, at any

@@ -69,7 +69,9 @@ def _map_parts(
             is_leaf=lambda x: _is_like(x, treedef),
         )
     return jax.tree.map(
-        lambda x: of_tree(x.tree) if type(x) is _LikeParameters else jax.tree.map(otherwise, x.tree),
+        lambda x: (
+            of_tree(x.tree) if type(x) is _LikeParameters else jax.tree.map(otherwise, x.tree)
+        ),
         marked,
         is_leaf=lambda x: type(x) in (_LikeParameters, _LikeNone),
     )
@@ -88,7 +90,7 @@ class _LikeNone(NamedTuple):
 
 
 def _parts_of(tree: Any, treedef: Any) -> list[Any] | None:
-    """What a tree has in the place of each parameter, one leaf or several; None if it has others."""
+    """The part of a tree in the place of each parameter; None for a tree of other parts."""
     try:
         return treedef.flatten_up_to(tree)
     except ValueError:
