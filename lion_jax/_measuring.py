@@ -14,6 +14,7 @@ from lion_jax._leaves import is_absent, is_inexact
 from lion_jax._patterns import distinct_paths
 
 NEAR = 0.9  # of the bound that weight decay sets
+_EMPTY: list[list[Any]] = [[] for _ in range(6)]
 _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
 
 
@@ -60,8 +61,8 @@ class Step(NamedTuple):
             for name, (g, u, p, keys) in named
             if is_inexact(p) and (known is None or name in known)
         ]
-        columns = [*map(list, zip(*kept, strict=True))] or [[] for _ in range(6)]
-        return cls(*columns, inner_state)
+        g, u, p, keys, names, has_gradient = map(list, zip(*kept, strict=True)) if kept else _EMPTY
+        return cls(g, u, p, keys, names, has_gradient, inner_state)
 
 
 def no_signs(params: optax.Params, largest: float) -> Any:

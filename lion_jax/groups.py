@@ -315,7 +315,10 @@ def freeze(
 
     def partition(labels):
         # A function gives the labels, since a tree may be callable, a module say.
-        transformations = {"train": inner, "freeze": optax.stateless(_zero)}
+        transformations: dict[Hashable, optax.GradientTransformation] = {
+            "train": inner,
+            "freeze": optax.stateless(_zero),
+        }
         return optax.partition(transformations, lambda _: labels)
 
     def init_fn(params):
