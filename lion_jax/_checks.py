@@ -115,13 +115,18 @@ def check_positive_integer(
 ) -> None:
     """Refuses what is no integer from `least` to the largest int32; jax arrays only by kind.
 
-    Where `static`, refuses jax arrays too: shapes, loops or branches depend on the number.
+    Args:
+      name: of the argument.
+      value: a Python or NumPy integer, or a jax array of shape ().
+      remedy: an integer to try.
+      least: the smallest integer allowed.
+      static: refuses jax arrays, where a step's program depends on the number.
     """
     if static and isinstance(value, jax.Array):
         raise TypeError(
-            f"{name} must be an integer >= {least} that is known before tracing; got "
-            f"{value!r} of type {type(value).__name__}. Try {name}={remedy}, or int({name}) "
-            "outside of jit."
+            f"{name} must be a Python integer >= {least}, known before tracing; got the array "
+            f'{value!r}. Try {name}={remedy}, and static_args=("{name}",) for '
+            "optax.inject_hyperparams."
         )
     message = (
         f"{name} must be an integer >= {least} and < 2**31; got {value!r}. Try {name}={remedy}."
@@ -264,6 +269,7 @@ def check_mask(name: str, value: Any) -> None:
     """Refuses anything but None, a function of the parameters, or a tree of booleans."""
     if is_function(value):
         return
+    _refuse_injected(name, value)
     wrong = [leaf for leaf in jax.tree.leaves(value) if not isinstance(leaf, bool | np.bool_)]
     if wrong:
         raise TypeError(
@@ -278,6 +284,9 @@ def check_shares(name: str, value: Any) -> None:
     """As `check_mask`, but numbers may stand for booleans; jax arrays only by kind and shape."""
     if is_function(value):
         return
+    is_share = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
+    if not is_share:  # of all leaves
+        _refuse_injected(name, value)
     for leaf in jax.tree.leaves(value):
         if isinstance(leaf, bool | np.bool_):
             continue
@@ -295,6 +304,16 @@ def check_shares(name: str, value: Any) -> None:
             raise ValueError(message)
 
 
+def _refuse_injected(name: str, value: Any) -> None:
+    """Refuses one array in the place of a mask, such as a schedule's value."""
+    if isinstance(value, jax.Array):
+        raise TypeError(
+            f"{name} must be a tree like the parameters, or a function to one; got {value!r}. "
+            "optax.inject_hyperparams takes a function for a schedule and hands on what it makes "
+            f'of the step count. Try to add static_args=("{name}",) to its arguments.'
+        )
+
+
 def is_function(mask: Any) -> bool:
     """Whether it is a function, not a tree that can be called too, like a module of equinox."""
     return callable(mask) and jax.tree_util.all_leaves([mask])
@@ -306,6 +325,19 @@ def check_has_params(params: optax.Params | None, needed_by: str) -> None:
         raise ValueError(
             f"{needed_by} reads the parameters; got params=None. "
             "Try update(grads, state, params), with the parameters as third argument."
+        )
+
+
+def check_shapes(updates: Any, params: Any, name: str) -> None:
+    """Refuses gradients of other shapes than their parameters, naming the first by its path."""
+    found, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda p: p is None)
+    for (path, p), g in zip(found, treedef.flatten_up_to(updates), strict=True):
+        if p is None or g is None or not hasattr(g, "shape") or jnp.shape(g) == jnp.shape(p):
+            continue
+        raise ValueError(
+            f"{name} needs each gradient in the shape of its parameter; got {jnp.shape(g)} for "
+            f"{jnp.shape(p)} at {jax.tree_util.keystr(path) or 'the root'}. Try the gradient of a "
+            "scalar loss, and what takes a gradient per example around this, not within it."
         )
 
 

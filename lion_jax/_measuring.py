@@ -10,39 +10,74 @@ import optax
 
 from lion_jax._dtypes import at_least_float32, round_to
 from lion_jax._leafwise import of_leaves
-from lion_jax.primitives._moments import zeros_like
+from lion_jax._leaves import is_absent, is_inexact
+from lion_jax._patterns import distinct_paths
 
 NEAR = 0.9  # of the bound that weight decay sets
+_EMPTY: list[list[Any]] = [[] for _ in range(6)]
 _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
 
 
 class Step(NamedTuple):
-    """What there is to measure, each a tree like the parameters.
+    """What there is to measure, each a list with an entry for every parameter.
 
     Attributes:
       gradients: as they came; zeros where there was none.
       updates: what is added to the parameters, likewise.
       params: the parameters before it.
+      keys: where each is in the tree of parameters.
+      names: the same, as a string.
+      has_gradient: whether its gradient was there.
       inner_state: the state of the optimizer after it.
     """
 
-    gradients: optax.Updates
-    updates: optax.Updates
-    params: Any
+    gradients: list[jax.Array]
+    updates: list[jax.Array]
+    params: list[jax.Array]
+    keys: list[Any]
+    names: list[str]
+    has_gradient: list[bool]
     inner_state: optax.OptState
 
+    @classmethod
+    def of(
+        cls, gradients: Any, updates: Any, params: Any, inner_state: Any, signs: Any, known: Any
+    ) -> "Step":
+        """A step from trees like the parameters.
 
-def has_moment(state: optax.OptState) -> bool:
-    """Whether a state has a field for a first moment."""
-    return any(True for _ in _first_moments(state))
+        The parameters may have more leaves than those that the state started from, as a whole
+        module has. Those that have signs are looked at, or else those of known names, or else all
+        that are floating-point numbers.
+        """
+        like = params if signs is None else signs
+        found, treedef = jax.tree_util.tree_flatten_with_path(like, is_leaf=is_absent)
+        columns = map(treedef.flatten_up_to, (gradients, updates, params))
+        rows = [
+            (*row, keys) for (keys, x), *row in zip(found, *columns, strict=True) if x is not None
+        ]
+        named = zip(distinct_paths(like), rows, strict=True)
+        kept = [
+            (_or_zeros(g, p), _or_zeros(u, p), jnp.asarray(p), keys, name, g is not None)
+            for name, (g, u, p, keys) in named
+            if is_inexact(p) and (known is None or name in known)
+        ]
+        g, u, p, keys, names, has_gradient = map(list, zip(*kept, strict=True)) if kept else _EMPTY
+        return cls(g, u, p, keys, names, has_gradient, inner_state)
 
 
 def no_signs(params: optax.Params, largest: float) -> Any:
     """What to compare the first update's signs with; of more than `largest` entries, nothing."""
-    is_kept = sum(math.prod(jnp.shape(p)) for p in jax.tree.leaves(params)) <= largest
-    if is_kept:
-        return zeros_like(params, jnp.int8)
-    return jax.tree.map(lambda p: jnp.zeros((0, *jnp.shape(p)[1:]), jnp.int8), params)
+    leaves, treedef = jax.tree.flatten(params)
+    entries = sum(math.prod(jnp.shape(p)) for p in leaves if is_inexact(p))
+
+    def signs(p):
+        if not is_inexact(p):
+            return None
+        if entries > largest:
+            return jnp.zeros((0, *jnp.shape(p)[1:]), jnp.int8)
+        return jnp.zeros_like(p, jnp.int8)
+
+    return treedef.unflatten(map(signs, leaves))
 
 
 def keeps(signs: Any) -> bool:
@@ -51,21 +86,26 @@ def keeps(signs: Any) -> bool:
 
 
 def sums_of(
-    step: Step, signs: Any, bound: jax.Array | None
-) -> tuple[dict[str, list[jax.Array]], Any]:
+    step: Step, signs: list[jax.Array] | None, bound: jax.Array | None
+) -> tuple[dict[str, list[jax.Array]], list[jax.Array] | None]:
     """The sums over each parameter's entries by name, and the signs to compare the next with."""
-    g, p, u = step.gradients, step.params, jax.tree.map(_as_stored, step.updates)
+    g, p, u = step.gradients, step.params, list(map(_as_stored, step.updates))
     sums = _columns(of_leaves(_squares, g, u, p), "grad", "update", "param", "update_grad", "agree")
-    sums["entries"] = [jnp.asarray(float(jnp.size(leaf))) for leaf in jax.tree.leaves(p)]
-    if has_moment(step.inner_state):
-        m = jax.tree.map(_as_stored, _moments(step.inner_state, p))
-        sums |= _columns(of_leaves(_moment_squares, g, m), "moment", "moment_grad")
+    sums["entries"] = [jnp.asarray(float(jnp.size(leaf))) for leaf in p]
+    moments = _moments(step)
+    if moments is not None:
+        m = list(map(_as_stored, moments))
+        if all(jnp.shape(x) == jnp.shape(leaf) for x, leaf in zip(m, p, strict=True)):
+            sums |= _columns(of_leaves(_moment_squares, g, m), "moment", "moment_grad")
+        else:  # a projection, which has no angle with the gradient
+            sums |= _columns(of_leaves(_square, m), "moment")
     if bound is not None:
         sums |= _columns(of_leaves(_near, p, bound=bound), "near")
-    if keeps(signs):
-        pairs = of_leaves(_flips, u, signs)
+    if signs is not None and keeps(signs):
+        pairs = of_leaves(_flips, u, [s.astype(x.dtype) for s, x in zip(signs, u, strict=True)])
         sums |= _columns(pairs, "flips")
-        signs = jax.tree.structure(signs).unflatten([new.astype(jnp.int8) for _, new in pairs])
+        new = zip(signs, pairs, step.has_gradient, strict=True)
+        signs = [pair[1].astype(jnp.int8) if is_new else old for old, pair, is_new in new]
     elif signs is not None:
         sums["flips"] = [jnp.zeros(()) for _ in sums["entries"]]
     return sums, signs
@@ -76,7 +116,7 @@ def metrics_from(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
     norms = {x: jnp.sqrt(sums[x]) for x in ("grad", "update", "param", "moment") if x in sums}
     metrics = {f"norm/{x}": norm for x, norm in norms.items()}
     for x in ("update", "moment"):
-        if x in norms:
+        if f"{x}_grad" in sums:
             cosine = _over(_over(sums[f"{x}_grad"], norms[x]), norms["grad"])
             metrics[f"cosine/{x}_grad"] = jnp.clip(cosine, -1, 1)
     agree = _over(sums["agree"], sums["entries"])
@@ -132,30 +172,47 @@ def _varying(x: jax.Array) -> frozenset[Any]:
     return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())
 
 
-def _moments(state: optax.OptState, params: optax.Params) -> Any:
-    """The first moment of each parameter, found by field and path; 0 where there is none."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    found = {}
-    for moment in _first_moments(state):
+def _moments(step: Step) -> list[Any] | None:
+    """The first moment of each parameter, found by field and path; 0 where there is none.
+
+    None for a state without one, or with one of another structure than the parameters.
+    """
+    found, has_field = {}, False
+    for path, moment in _first_moments(step.inner_state):
+        has_field = True
         for keys, leaf in jax.tree_util.tree_leaves_with_path(moment):
-            found.setdefault(keys, leaf)
-    moments = [found.get(keys, jnp.zeros_like(leaf)) for keys, leaf in leaves]
-    for (keys, leaf), moment in zip(leaves, moments, strict=True):
-        if jnp.shape(moment) != jnp.shape(leaf):
+            found.setdefault(keys, (path, leaf))
+    if not has_field or (step.keys and found.keys().isdisjoint(step.keys)):
+        return None
+    moments = []
+    for keys, p in zip(step.keys, step.params, strict=True):
+        path, moment = found.get(keys, ((), jnp.zeros_like(p)))
+        if jnp.shape(moment) != jnp.shape(p) and _is_gathered(path):
             raise ValueError(
                 "with_metrics needs moments of the parameters' shapes; got "
-                f"{jnp.shape(moment)} for {jnp.shape(leaf)} at {jax.tree_util.keystr(keys)}. "
+                f"{jnp.shape(moment)} for {jnp.shape(p)} at {jax.tree_util.keystr(keys)}. "
                 "Try it within sign_gather, with its axis_name."
             )
-    return treedef.unflatten(moments)
+        moments.append(moment)
+    return moments
 
 
-def _first_moments(state: optax.OptState) -> Iterator[Any]:
-    """Each first moment in a state, but not the integers of one, which mean nothing alone."""
+def _is_gathered(path: Any) -> bool:
+    """Whether a path in a state leads through that of sign_gather, where devices have parts."""
+    return any(getattr(key, "tuple_name", "") == "SignGatherState" for key in path)
+
+
+def _first_moments(state: optax.OptState) -> Iterator[tuple[Any, Any]]:
+    """Each first moment in a state, with its path; not the integers of one, meaningless alone."""
     for field in _MOMENTS:
         for path, moment in optax.tree_utils.tree_get_all_with_path(state, field):
             if hasattr(path[-1], "tuple_name") and not hasattr(moment, "exponents"):
-                yield moment
+                yield path, moment
+
+
+def _or_zeros(x: Any, p: Any) -> jax.Array:
+    """An array; zeros for what has no gradient."""
+    return jnp.zeros_like(p) if x is None else jnp.asarray(x)
 
 
 def _as_stored(x: jax.Array) -> jax.Array:
@@ -169,6 +226,10 @@ def _columns(rows: Sequence[tuple[jax.Array, ...]], *names: str) -> dict[str, li
 
 def _squares(g, u, p):
     return _dot(g, g), _dot(u, u), _dot(p, p), _dot(u, g), _count(jnp.real(u * jnp.conj(g)) < 0)
+
+
+def _square(x):
+    return (_dot(x, x),)
 
 
 def _moment_squares(g, m):

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+
+from lion_jax._leaves import is_array
 
 Pattern = str | re.Pattern[str] | Callable[[str, Any], bool]
 
@@ -56,11 +59,12 @@ def first_match(
 
     Raises:
       ValueError: no valid regular expression; at use, one that matches no leaf.
-      TypeError: a pattern neither string nor function.
+      TypeError: a pattern neither string nor function; at use, a step count for the parameters.
     """
     rules = [_Rule(pattern, _matcher(pattern), value) for pattern, value in items]
 
     def by_path(params):
+        _refuse_count(params)
         named = _with_paths(params)
         for rule in rules:
             _refuse_unmatched(rule, named)
@@ -77,7 +81,7 @@ def first_match(
 def _matcher(pattern: Pattern) -> Callable[[str, Any], bool]:
     if not isinstance(pattern, str | re.Pattern):
         if callable(pattern):
-            return pattern
+            return lambda path, leaf: is_array(leaf) and pattern(path, leaf)
         raise TypeError(
             "pattern must be a regular expression or a function (path, leaf) -> bool; got "
             f"{pattern!r} of type {type(pattern).__name__}. "
@@ -91,6 +95,21 @@ def _matcher(pattern: Pattern) -> Callable[[str, Any], bool]:
             f"Try {re.escape(str(pattern))!r} (re.escape) to match it as it stands."
         ) from error
     return lambda path, leaf: search(path) is not None
+
+
+def _refuse_count(params: Any) -> None:
+    """Refuses a single integer, which is what a schedule gets; no parameter is one."""
+    if not jax.tree_util.all_leaves([params]):
+        return
+    dtype = getattr(params, "dtype", type(params))
+    is_integer = not jnp.issubdtype(dtype, jnp.bool_) and jnp.issubdtype(dtype, jnp.integer)
+    if is_integer and jnp.shape(params) == ():
+        raise TypeError(
+            "params must be the parameters, from which a function of lion_jax.groups makes a tree "
+            f"like them; got {params!r}, which looks like a step count: optax.inject_hyperparams "
+            "takes any function for a schedule. Try to name the argument that this function is "
+            'given as: optax.inject_hyperparams(lion_jax.lion, static_args=("mask",)).'
+        )
 
 
 def _refuse_unmatched(rule: _Rule, named: Sequence[tuple[str, Any]]) -> None:

@@ -17,6 +17,7 @@ import optax
 
 from lion_jax._checks import check_number, check_transformation
 from lion_jax._dtypes import computed_in_float32, map_present
+from lion_jax._freezing import Frozen
 from lion_jax._patterns import Pattern, first_match, present_paths
 from lion_jax._shares import map_shares, spread
 from lion_jax.combinators import _inner
@@ -94,11 +95,12 @@ def select(*patterns: Pattern) -> FromParams:
 
     Returns:
       A function from parameters to a tree of booleans like them: for the ``mask`` of any
-      transformation here or in optax, for ``optax.masked`` and the like.
+      transformation here or in optax, for ``optax.masked`` and the like. Under
+      ``optax.inject_hyperparams`` the argument that it is given as belongs in ``static_args``.
 
     Raises:
       ValueError: no valid regular expression; at use, one that matches no leaf.
-      TypeError: neither a string nor a function.
+      TypeError: neither a string nor a function; at use, a step count in place of parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,10 +141,14 @@ def exclude_biases_and_norms(params: optax.Params) -> Any:
     A matrix called ``b`` decays: it may be half of a low-rank adapter.
 
     Args:
-      params: the parameters. Pass the function itself as a mask.
+      params: the parameters. Pass the function itself as a mask, and name the mask in the
+        ``static_args`` of ``optax.inject_hyperparams``.
 
     Returns:
       A tree of booleans like the parameters.
+
+    Raises:
+      TypeError: a step count in place of parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -278,14 +284,17 @@ def freeze(
 
     Args:
       inner: the transformation of the other leaves. It does not see the frozen ones, in a global
-        norm for example, nor in an average of the parameters, which goes around this.
+        norm for example, nor in an average of the parameters, which goes around this. Nor does
+        it in extra arguments like the parameters, such as the ``grad`` of a line search; functions
+        among them, such as its ``value_fn``, get all parameters.
         ``optax.inject_hyperparams`` belongs around ``inner``, not around this.
       *patterns: what to freeze, as in :func:`select`.
 
     Returns:
       A transformation whose updates are 0 for the frozen leaves. The state is that of
       ``optax.partition`` with the labels ``"train"`` and ``"freeze"``: the inner one has
-      ``optax.MaskedNode`` in the place of frozen leaves.
+      ``optax.MaskedNode`` in the place of frozen leaves, and None for those that are no
+      floating-point numbers.
 
     Raises:
       ValueError, TypeError: as in :func:`select`, a pattern that matches no leaf at ``init``; an
@@ -302,18 +311,31 @@ def freeze(
       2
     """
     check_transformation("inner", inner)
-    labels_of = first_match(((pattern, "freeze") for pattern in patterns), default="train")
+    is_frozen = first_match(((pattern, True) for pattern in patterns), default=False)
 
-    def partition(params):
-        labels = labels_of(params)  # in a function, since a tree may be callable, a module say
-        return optax.partition({"train": inner, "freeze": optax.stateless(_zero)}, lambda _: labels)
+    def partition(labels):
+        # A function gives the labels, since a tree may be callable, a module say.
+        transformations: dict[Hashable, optax.GradientTransformation] = {
+            "train": inner,
+            "freeze": optax.stateless(_zero),
+        }
+        return optax.partition(transformations, lambda _: labels)
 
     def init_fn(params):
-        return partition(params).init(params)
+        frozen = Frozen.of(params, is_frozen)
+        return partition(frozen.labels).init(frozen.without_rest(params))
 
     def update_fn(updates, state, params=None, **extra_args):
-        tx = partition(updates if params is None else params)
-        return _inner.update(tx, updates, state, params, **extra_args)
+        frozen = Frozen.of(updates if params is None else params, is_frozen)
+        trained = None if params is None else frozen.without_rest(params)
+        new_updates, state = _inner.update(
+            partition(frozen.labels),
+            frozen.without_rest(updates),
+            state,
+            trained,
+            **frozen.hidden_in(extra_args, params),
+        )
+        return frozen.with_rest(new_updates, updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -12,15 +12,16 @@ from lion_jax._checks import (
     check_flag,
     check_has_params,
     check_positive_integer,
+    check_shapes,
     check_transformation,
 )
 from lion_jax._dtypes import at_least_float32
 from lion_jax._hyperparameters import by_name
+from lion_jax._leaves import is_absent, is_inexact
 from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
-from lion_jax._patterns import distinct_paths
 from lion_jax._states import bare, the_only
 from lion_jax.combinators import _inner
-from lion_jax.primitives._moments import next_count, zero
+from lion_jax.primitives._moments import zero
 
 _SMALL = 2**20  # parameters, whose signs cost nothing to speak of
 
@@ -29,12 +30,13 @@ class MetricsState(NamedTuple):
     """State of `with_metrics`.
 
     Attributes:
-      update_count: updates so far, int32 of shape ().
+      update_count: updates so far, int32 of shape (); once it is the largest int32, it goes on in
+        a circle of `every` counts.
       metrics: those of all parameters together by name, each of shape (), float32 (float64 where a
         parameter is), and `step`, the update that they are of, int32.
       per_parameter: by path those of one parameter, likewise; None if not asked for.
-      signs: signs of that update, int8 like the parameters; without entries where there are too
-        many, None if they are not to be compared.
+      signs: signs of that update, int8 like the parameters, None for what is no floating-point
+        number; without entries where there are too many, None if they are not to be compared.
       inner_state: state of the inner transformation.
     """
 
@@ -90,7 +92,8 @@ def with_metrics(
       :class:`~lion_jax.metrics.MetricsState`. Sums are taken in at least float32.
 
     Raises:
-      ValueError: ``every`` out of range; at ``update``, missing parameters.
+      ValueError: ``every`` out of range; at ``update``, missing parameters, a gradient of another
+        shape than its parameter.
       TypeError: an ``inner`` that is no transformation, an argument of the wrong type; at
         ``update``, another transformation's state.
 
@@ -116,7 +119,7 @@ def with_metrics(
     """
     check_transformation("inner", inner)
     check_flag("per_parameter", per_parameter)
-    check_positive_integer("every", every, remedy=100)
+    check_positive_integer("every", every, remedy=100, static=True)
     if sign_flips is not None:
         check_flag("sign_flips", sign_flips)
     inner = optax.with_extra_args_support(inner)
@@ -126,15 +129,22 @@ def with_metrics(
         is_counting = _is_sign_rule(inner_state) if sign_flips is None else sign_flips
         signs = no_signs(params, math.inf if sign_flips else _SMALL) if is_counting else None
         shapes = jax.eval_shape(
-            lambda p, s: measured(Step(p, p, p, s), signs, None), params, inner_state
+            lambda p, s: measured(Step.of(p, p, p, s, signs, None), signs, None),
+            params,
+            inner_state,
         )
         metrics, of_each, _ = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return MetricsState(zero(), metrics | {"step": zero()}, of_each, signs, inner_state)
 
     def measured(step, signs, axis_name=axis_name):
-        sums, signs = sums_of(step, signs, _weight_bound(step.inner_state))
+        before, treedef = jax.tree.flatten(signs, is_leaf=is_absent)
+        present = None if signs is None else [x for x in before if x is not None]
+        sums, present = sums_of(step, present, _weight_bound(step.inner_state))
         of_all, of_each = over_devices(sums, axis_name, _dtype(step.params), per_parameter)
-        of_each = _by_path(metrics_from(of_each), step.params) if per_parameter else None
+        of_each = _by_name(metrics_from(of_each), step.names) if per_parameter else None
+        if present is not None:
+            new = iter(present)
+            signs = treedef.unflatten(None if x is None else next(new) for x in before)
         return metrics_from(of_all), of_each, signs
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -144,18 +154,16 @@ def with_metrics(
                 "state must be that of with_metrics, from its init; got one of type "
                 f"{type(state).__name__}. Try lion_jax.carry_state(state, tx, params)."
             )
-        gradients, count = updates, next_count(state.update_count)
+        check_shapes(updates, params, "with_metrics")
+        gradients, count = updates, _next_in_phase(state.update_count, every)
+        known = _names_in(state.per_parameter) if per_parameter else None
 
         def take(gradients, inner_state):
             return _inner.update(inner, gradients, inner_state, params, **extra_args)
 
         def measure(updates, inner_state):
-            step = Step(_present(gradients, params), _present(updates, params), params, inner_state)
+            step = Step.of(gradients, updates, params, inner_state, state.signs, known)
             metrics, of_each, signs = measured(step, state.signs)
-            if signs is not None:
-                signs = jax.tree.map(
-                    lambda old, new, g: old if g is None else new, state.signs, signs, gradients
-                )
             return metrics | {"step": jnp.array(count)}, of_each, signs
 
         def measure_apart(inner_state):
@@ -205,10 +213,11 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
       ``optax.partition``, or its number.
 
     The moment's are there where the rule has a first moment (``mu`` or ``trace``; in
-    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), the last two
-    shares for rules whose updates are signs. With ``per_parameter`` each is also there for every
-    parameter, as ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent
-    sign within a key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
+    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), its cosine where
+    that has the parameters' shapes, as GaLore's has not; the last two shares for rules whose
+    updates are signs. With ``per_parameter`` each is also there for every parameter, as
+    ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent sign within a
+    key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.metrics.MetricsState`, at any
@@ -282,24 +291,31 @@ def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:
     whether they are measured or not.
     """
     is_known = metrics["step"] >= 0  # which is always so, but no compiler can tell
-    return jax.tree.map(lambda g: jnp.where(is_known, g, jnp.zeros((), g.dtype)), gradients)
+    return jax.tree.map(
+        lambda g: jnp.where(is_known, g, jnp.zeros((), g.dtype)) if is_inexact(g) else g, gradients
+    )
 
 
-def _present(tree: Any, params: Any) -> Any:
-    """The tree with zeros for what has no gradient."""
-    return jax.tree.map(lambda p, x: jnp.zeros_like(p) if x is None else x, params, tree)
+def _next_in_phase(count: jax.Array, every: int) -> jax.Array:
+    """The count after one more update; after the largest int32 one that leaves the same rest."""
+    largest = jnp.iinfo(jnp.int32).max
+    return jnp.where(count >= largest, largest - every + 1, count + 1)
 
 
-def _by_path(metrics: dict[str, jax.Array], params: optax.Params) -> Any:
+def _names_in(per_parameter: Any) -> Any:
+    """The parameters that a state has metrics of."""
+    return per_parameter if isinstance(per_parameter, dict) else ()
+
+
+def _by_name(metrics: dict[str, jax.Array], names: list[str]) -> Any:
     """By path the metrics of each parameter.
 
     Where optax asks with no parameters what in a state is like them, the answer is none of it.
     """
     columns = {name: list(values) for name, values in metrics.items()}
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return dict(zip(distinct_paths(params), rows, strict=True)) or zero()
+    return dict(zip(names, rows, strict=True)) or zero()
 
 
-def _dtype(params: optax.Params) -> jnp.dtype:
-    leaves = jax.tree.leaves(params)
-    return jnp.finfo(at_least_float32(*leaves)).dtype if leaves else jnp.dtype("float32")
+def _dtype(params: list[jax.Array]) -> jnp.dtype:
+    return jnp.finfo(at_least_float32(*params)).dtype if params else jnp.dtype("float32")

@@ -513,3 +513,140 @@ def test_works_with_dataclasses_and_tuples():
     gradients = jax.tree.map(lambda p: 0.5 * p, params)
     after, _ = run(decayed_and_scaled("kernel|pair", "pair/0"), params, [gradients])
     check_first_step(params, after, gradients, "kernel|pair", "pair/0")
+
+
+# What is no mask's business, and what a frozen leaf is not.
+
+OUR_FUNCTIONS = {
+    "exclude_biases_and_norms": groups.exclude_biases_and_norms,
+    "select": groups.select("kernel"),
+    "exclude": groups.exclude("bias"),
+    "multipliers": groups.multipliers({"bias": 0.0}),
+    "labels": groups.labels({"bias": "a"}, default="b"),
+    "predicate": groups.select(lambda path, leaf: leaf.ndim > 1),
+    "nothing": groups.select(),
+}
+
+
+@pytest.mark.parametrize("mask", OUR_FUNCTIONS.values(), ids=OUR_FUNCTIONS)
+@pytest.mark.parametrize(
+    "count", [jnp.int32(0), np.int64(3), 7, jax.ShapeDtypeStruct((), jnp.int32)], ids=str
+)
+def test_a_step_count_is_not_taken_for_parameters(mask, count):
+    message = r"^params must be the parameters.*step count.*static_args=\(\"mask\",\)"
+    with pytest.raises(TypeError, match=message):
+        mask(count)
+
+
+@pytest.mark.parametrize("parameter", [jnp.float32(1.0), jnp.bfloat16(1.0), 1.0, 1j], ids=str)
+def test_parameters_may_be_one_number(parameter):
+    assert groups.exclude_biases_and_norms(parameter) is False
+    assert groups.multipliers({lambda path, leaf: True: 0.5})(parameter) == 0.5
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    ("factory", "name"),
+    [
+        (lion_jax.lion, "mask"),
+        (lion_jax.adan, "mask"),
+        (lion_jax.lars, "weight_decay_mask"),
+        (lion_jax.lars, "trust_ratio_mask"),
+    ],
+)
+def test_injection_that_takes_a_mask_for_a_schedule_is_refused(factory, name, jit):
+    arguments = {name: groups.exclude_biases_and_norms, "weight_decay": 0.1}
+    tx = optax.inject_hyperparams(factory)(1e-2, **arguments)
+    with pytest.raises(TypeError, match="static_args"):
+        (jax.jit(tx.init) if jit else tx.init)(PARAMS)
+    right = optax.inject_hyperparams(factory, static_args=(name,))(1e-2, **arguments)
+    plain = factory(1e-2, **arguments)
+    assert_close(run(right, PARAMS, GRADIENTS[:1])[0], run(plain, PARAMS, GRADIENTS[:1])[0])
+
+
+@pytest.mark.parametrize("factory", [lion_jax.lion, lion_jax.lars], ids=["lion", "lars"])
+@pytest.mark.parametrize("array", [jnp.bool_(False), jnp.int32(1)], ids=str)
+def test_one_array_is_no_mask(factory, array):
+    name = "mask" if factory is lion_jax.lion else "weight_decay_mask"
+    with pytest.raises(TypeError, match=rf"^{name} must be a tree.*static_args=\(\"{name}\",\)"):
+        factory(1e-2, weight_decay=0.1, **{name: array})
+
+
+def test_a_predicate_is_not_asked_about_what_is_no_array():
+    params = {"w": jnp.ones((2, 2)), "activation": jax.nn.relu}
+    mask = groups.select(lambda path, leaf: leaf.ndim > 1)
+    assert mask(params) == {"w": True, "activation": False}
+    assert groups.exclude_biases_and_norms(params)["w"]
+
+
+def quadratic(params, centre=0.5):
+    return sum(jnp.sum(jnp.square(p - centre)) for p in jax.tree.leaves(params))
+
+
+LINE_SEARCHES = {
+    "lbfgs": optax.lbfgs(),
+    "zoom": optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(5)),
+    "backtracking": optax.chain(
+        optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5, store_grad=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("tx", LINE_SEARCHES.values(), ids=LINE_SEARCHES)
+def test_a_line_search_steps_what_is_not_frozen(tx):
+    """As it steps those parameters alone, of a loss in which the frozen ones are constants."""
+    params = {"a": jnp.array([2.0, -1.0]), "b": jnp.array([3.0])}
+
+    def loss(params, scale):
+        return scale * quadratic(params) + jnp.sum(params["a"]) * jnp.sum(params["b"])
+
+    def loss_of_rest(rest, scale):
+        return loss({**rest, "b": params["b"]}, scale)
+
+    def train(tx, loss, p):
+        state = tx.init(p)
+        for _ in range(3):
+            value, grad = jax.value_and_grad(loss)(p, 2.0)
+            updates, state = tx.update(
+                grad, state, p, value=value, grad=grad, value_fn=loss, scale=2.0
+            )
+            p = optax.apply_updates(p, updates)
+        return p
+
+    expected = train(tx, loss_of_rest, {"a": params["a"]})
+    actual = train(groups.freeze(tx, "^b"), loss, params)
+    assert_close(actual, {**expected, "b": params["b"]})
+
+
+def test_what_a_value_function_is_given_besides_is_not_hidden_from_it():
+    """Even where it is a tree like the parameters, as a batch may be."""
+    params = {"a": jnp.array([2.0]), "b": jnp.array([3.0])}
+    batch = {"a": jnp.array([1.0]), "b": jnp.array([-1.0])}
+
+    def loss(params, batch):
+        return quadratic(jax.tree.map(jnp.subtract, params, batch))
+
+    tx = groups.freeze(LINE_SEARCHES["backtracking"], "^b")
+    value, grad = jax.value_and_grad(loss)(params, batch)
+    updates, _ = tx.update(
+        grad, tx.init(params), params, value=value, grad=grad, value_fn=loss, batch=batch
+    )
+    assert updates["a"] < 0
+    assert updates["b"] == 0
+
+
+@pytest.mark.parametrize("around", [lambda tx: tx, lion_jax.with_finite_guard], ids=str)
+def test_frozen_integers_stay_and_have_no_state(around):
+    params = {"w": jnp.ones(2), "rows": jnp.array([1, 2])}
+
+    def loss(params):
+        return jnp.sum(params["w"] * params["rows"])
+
+    gradients = jax.grad(loss, allow_int=True)(params)  # float0 for the integers
+    tx = around(groups.freeze(optax.sgd(0.5, momentum=0.5), "rows"))
+    updates, state = tx.update(gradients, tx.init(params), params)
+    assert updates["rows"].dtype == jnp.int32
+    new = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(new["rows"], params["rows"])
+    np.testing.assert_allclose(new["w"], [0.5, 0.0])
+    assert specs(state) == specs(tx.init(params))

@@ -1,5 +1,6 @@
 """Metrics of the step that was taken, against NumPy in float64."""
 
+import dataclasses
 import functools
 
 import chex
@@ -12,6 +13,7 @@ import recordings
 from catalogue import CATALOGUE
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from theirs import OPTAX, PECULIAR, update
 from trees import assert_close, run, small, tree
 
 import lion_jax
@@ -551,3 +553,114 @@ def test_a_moment_of_integers_is_measured_within_only():
     assert "norm/moment" not in lion_jax.read_metrics(state)
     _, state = within.update(gradient, within.init(params), params)
     assert lion_jax.read_metrics(state)["norm/moment"] == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in PECULIAR else [pytest.mark.slow]) for n in OPTAX]
+)
+def test_every_optimizer_of_optax_is_measured(name):
+    """In states that keep their shapes and dtypes."""
+    for params in ({"w": jnp.ones((4, 2)), "b": jnp.ones(4)}, jnp.ones((4, 2))):
+        tx = lion_jax.with_metrics(OPTAX[name](), per_parameter=True, sign_flips=True)
+        state = jax.eval_shape(tx.init, params)
+        _, after = jax.eval_shape(functools.partial(update, tx), params, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+
+def test_a_projected_moment_has_a_norm_and_no_angle():
+    params = {"w": jnp.arange(8.0).reshape(4, 2)}
+    tx = lion_jax.with_metrics(optax.contrib.galore(0.1, rank=1))
+    _, state = tx.update(params, tx.init(params), params)
+    read = lion_jax.read_metrics(state)
+    moment = optax.tree_utils.tree_get(state, "mu")["w"]
+    assert moment.shape != (4, 2)
+    assert read["norm/moment"] == pytest.approx(float(jnp.linalg.norm(moment)))
+    assert "cosine/moment_grad" not in read
+
+
+def test_moments_of_another_structure_are_left_out():
+    params = {"w": jnp.ones((4, 2)), "b": jnp.ones(4)}
+    for tx in (optax.sm3(0.1), optax.flatten(optax.adam(0.1))):
+        tx = lion_jax.with_metrics(tx)
+        _, state = tx.update(params, tx.init(params), params)
+        assert "norm/update" in lion_jax.read_metrics(state)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_every_is_no_array(jit):
+    def make(every):
+        return lion_jax.with_metrics(optax.sgd(0.1), every=every).init(jnp.ones(2))
+
+    with pytest.raises(TypeError, match=r"^every must be a Python integer.*Try every=100"):
+        (jax.jit(make) if jit else make)(jnp.int32(2))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_every_nth_step_is_measured_after_the_largest_count_too(jit):
+    largest, gradient = 2**31 - 1, jnp.ones(2)
+    tx = lion_jax.with_metrics(optax.sgd(1.0), every=3)
+    step = jax.jit(tx.update) if jit else tx.update
+    state = tx.init(gradient)._replace(update_count=jnp.int32(largest - 4))
+    measured = []
+    for i in range(12):
+        _, state = step(gradient * (i + 1), state, gradient)
+        assert 0 < state.update_count <= largest
+        measured.append(float(state.metrics["norm/grad"]) == pytest.approx((i + 1) * 2**0.5))
+    first = (largest - 3) % 3 and 3 - (largest - 3) % 3
+    assert measured == [i % 3 == first for i in range(12)]
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    params = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    tx = lion_jax.with_metrics(optax.sgd(1.0))
+    gradients = {"a": jnp.ones(3), "b": jnp.ones((3, 1))}
+    message = r"^with_metrics needs .*got \(3, 1\) for \(3,\) at \['b'\]\. Try"
+    with pytest.raises(ValueError, match=message):
+        tx.update(gradients, tx.init(params), params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_strict_promotion_changes_nothing(dtype):
+    params = {"a": jnp.ones((2, 2), dtype)}
+    tx = lion_jax.with_metrics(optax.sgd(0.5), per_parameter=True, sign_flips=True)
+    with jax.numpy_dtype_promotion("strict"), jax.debug_infs(True), jax.debug_nans(True):
+        _, state = tx.update(params, tx.init(params), params)
+        _, state = jax.jit(tx.update)(params, state, params)
+    assert lion_jax.read_metrics(state)["norm/update/a"] == 1.0
+
+
+def test_python_numbers_are_parameters():
+    params, gradients = {"a": 3.0, "b": 0.0}, {"a": 0.5, "b": 4.0}
+    tx = lion_jax.with_metrics(optax.sgd(0.5), per_parameter=True, sign_flips=True)
+    state = tx.init(params)
+    _, after = tx.update(gradients, state, params)
+    read = lion_jax.read_metrics(after)
+    assert (read["norm/param"], read["norm/update/b"]) == (3.0, 2.0)
+    assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(state)]
+
+
+def test_a_node_that_checks_its_arrays_is_measured():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Matrix:
+        w: jax.Array
+
+        def __post_init__(self):
+            assert self.w.ndim == 2
+
+    params = Matrix(jnp.ones((2, 2)))
+    tx = lion_jax.with_metrics(optax.sgd(0.5), per_parameter=True, sign_flips=True)
+    _, state = tx.update(params, tx.init(params), params)
+    assert lion_jax.read_metrics(state)["norm/update/w"] == 1.0
+
+
+def test_integers_are_not_measured():
+    params = {"w": jnp.ones(4), "rows": jnp.arange(3)}
+    gradients = jax.grad(lambda p: jnp.sum(p["w"]) * p["rows"][1], allow_int=True)(params)
+    inner = lion_jax.groups.freeze(optax.sgd(0.5), "rows")
+    tx = lion_jax.with_metrics(inner, per_parameter=True, sign_flips=True)
+    _, state = tx.update(gradients, tx.init(params), params)
+    read = lion_jax.read_metrics(state)
+    assert (read["norm/param"], read["norm/grad"], read["share/agree"]) == (2.0, 2.0, 1.0)
+    assert "norm/param/rows" not in read
+    assert state.signs["rows"] is None

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_positive_integer, check_transformation
-from lion_jax._dtypes import map_present, widen
+from lion_jax._checks import check_positive_integer, check_shapes, check_transformation
+from lion_jax._dtypes import widen
 from lion_jax._leafwise import map_leaves
+from lion_jax._leaves import is_absent, is_inexact
 from lion_jax.combinators._inner import update_where
-from lion_jax.primitives._moments import zero, zeros_like
+from lion_jax.primitives._moments import next_count, zero, zeros_like
 
 
 class AccumulationState(NamedTuple):
@@ -18,7 +19,8 @@ class AccumulationState(NamedTuple):
 
     Attributes:
       gradient_sum: sum of the gradients since the last step, a tree like the parameters, each leaf
-        of its parameter's shape and dtype, but at least float32.
+        of its parameter's shape and dtype, but at least float32; None for what is no
+        floating-point number.
       micro_step: how many those are, int32 of shape (), less than `every`.
       inner_state: state of the inner transformation.
     """
@@ -61,7 +63,8 @@ def with_accumulation(
       reach the inner transformation at every call; those of the k-th count.
 
     Raises:
-      ValueError: ``every`` out of range.
+      ValueError: ``every`` out of range; at ``update``, a gradient of another shape than its
+        parameter.
       TypeError: an ``inner`` that is no transformation, an ``every`` that is no integer.
 
     Example:
@@ -85,21 +88,20 @@ def with_accumulation(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
+        leaves, treedef = jax.tree.flatten(params)
         return AccumulationState(
-            gradient_sum=zeros_like(params),
+            gradient_sum=treedef.unflatten(
+                zeros_like(p) if is_inexact(p) else None for p in leaves
+            ),
             micro_step=zero(),
             inner_state=inner.init(params),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        micro_step = state.micro_step + 1
-        is_step = micro_step >= every
-        mean, gradient_sum = map_leaves(
-            _accumulate,
-            (map_present(widen, updates, state.gradient_sum), state.gradient_sum),
-            every=every,
-            is_step=is_step,
-        )
+        check_shapes(updates, state.gradient_sum, "with_accumulation")
+        micro_step = next_count(state.micro_step)
+        is_step = micro_step >= jnp.asarray(every, micro_step.dtype)
+        mean, gradient_sum = _mean_and_sum(updates, state.gradient_sum, every, is_step)
         updates, inner_state = update_where(
             is_step, inner, mean, state.inner_state, params, **extra_args
         )
@@ -109,11 +111,24 @@ def with_accumulation(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _mean_and_sum(updates, gradient_sum, every, is_step):
+    """The mean to take a step by, and the sum to go on from; what has no sum is handed on."""
+    sums, treedef = jax.tree.flatten(gradient_sum, is_leaf=is_absent)
+    gradients = treedef.flatten_up_to(updates)
+    wide = [
+        None if g is None or total is None else widen(g, total)
+        for g, total in zip(gradients, sums, strict=True)
+    ]
+    means, sums = map_leaves(_accumulate, (wide, sums), every=every, is_step=is_step)
+    means = [g if mean is None else mean for g, mean in zip(gradients, means, strict=True)]
+    return treedef.unflatten(means), treedef.unflatten(sums)
+
+
 def _accumulate(g, gradient_sum, *, every, is_step):
     """The mean to take a step by, and the sum to go on from.
 
     The sum is written twice, since one that both need would tempt the TPU compiler to put it into
     memory: AdamW would then move 56 bytes per parameter rather than 36.
     """
-    mean = (gradient_sum + g) / every
+    mean = (gradient_sum + g) / jnp.asarray(every, g.dtype)
     return mean, jnp.where(is_step, 0, gradient_sum) + jnp.where(is_step, 0, g)

@@ -100,7 +100,9 @@ def with_finite_guard(
         updates, inner_state = take_where(is_taken, updates, new_state, state.inner_state)
         inner_state = with_loss_scales_of(new_state, inner_state)  # or they would never fall
         in_a_row = jnp.where(is_taken, 0, next_count(state.skipped_in_a_row))
-        gives_up = False if max_consecutive is None else in_a_row >= max_consecutive
+        gives_up = max_consecutive is not None and in_a_row >= jnp.asarray(
+            max_consecutive, in_a_row.dtype
+        )
         return updates, FiniteGuardState(
             skipped=jnp.where(is_taken, state.skipped, next_count(state.skipped)),
             skipped_in_a_row=in_a_row,

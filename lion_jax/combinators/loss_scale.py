@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lion_jax._checks import check_number, check_positive_integer, check_transformation
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
+from lion_jax._leaves import is_inexact
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import is_finite, update, update_where
 from lion_jax.primitives._moments import next_count, zero
@@ -211,8 +213,8 @@ def _with_dynamic(inner, dynamic, axis_name):
         updates, inner_state = update_where(
             is_taken, inner, gradients, state.inner_state, params, **extra_args
         )
-        finite_steps = jnp.where(is_taken, state.finite_steps + 1, 0)
-        is_due = finite_steps >= dynamic.growth_interval
+        finite_steps = jnp.where(is_taken, next_count(state.finite_steps), 0)
+        is_due = finite_steps >= jnp.asarray(dynamic.growth_interval, finite_steps.dtype)
         grown = jnp.where(is_due, jnp.minimum(2 * loss_scale, _LARGEST), loss_scale)
         return updates, DynamicLossScaleState(
             loss_scale=jnp.where(is_taken, grown, jnp.maximum(loss_scale / 2, _SMALLEST)),
@@ -226,9 +228,12 @@ def _with_dynamic(inner, dynamic, axis_name):
 
 def _unscale_leaves(updates, loss_scale):
     """The gradients of the loss itself: float16 could not hold what it was scaled up for."""
-    wide = jax.tree.map(lambda g: jnp.asarray(g, at_least_float32(g)), updates)
-    return map_leaves(_unscale, (wide,), loss_scale=loss_scale)[0]
+    leaves, treedef = jax.tree.flatten(updates)
+    wide = [jnp.asarray(g, at_least_float32(g)) if is_inexact(g) else None for g in leaves]
+    (unscaled,) = map_leaves(_unscale, (wide,), loss_scale=loss_scale)
+    return treedef.unflatten(g if u is None else u for g, u in zip(leaves, unscaled, strict=True))
 
 
 def _unscale(g, *, loss_scale):
-    return (g / loss_scale,)
+    dtype = np.result_type(g.dtype, loss_scale.dtype)
+    return (g.astype(dtype) / loss_scale.astype(dtype),)

@@ -90,11 +90,17 @@ def place_parameters(params: Any, param_sharding: Any) -> list[Placed]:
 
 
 def place_state(leaf: jax.ShapeDtypeStruct, owner: int, parameter: Placed) -> Placed:
-    """A leaf of the state split as its parameter, along the dimensions that allow it."""
+    """A leaf of the state split as its parameter, along the dimensions that allow it.
+
+    Several of the parameter's shape, one behind the other, are split as it is.
+    """
     mine = parameter._replace(array=leaf, owner=owner)
     if leaf.shape == parameter.array.shape:
         return mine
-    if leaf.ndim != parameter.array.ndim:
+    leading = leaf.ndim - parameter.array.ndim
+    if leading > 0 and leaf.shape[leading:] == parameter.array.shape:
+        return mine.split([()] * leading + parameter.axes)
+    if leading:
         return mine.split([])
     cuts = zip(leaf.shape, parameter.axes, parameter.parts, strict=True)
     return mine.split([axes if extent % parts == 0 else () for extent, axes, parts in cuts])

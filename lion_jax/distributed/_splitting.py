@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,83 @@ def map_state(
       otherwise: of a leaf that belongs to none.
     """
     params = abstract(params)
-    leaves, treedef = jax.tree.flatten(params)
-    return optax.tree_utils.tree_map_params(
-        lambda placeholder: jax.eval_shape(optimizer.init, placeholder),
-        lambda leaf, i: leaf if _is_masked(leaf) else of_parameter(leaf, i),
-        jax.eval_shape(optimizer.init, params),
-        treedef.unflatten(range(len(leaves))),
-        transform_non_params=lambda tree: jax.tree.map(otherwise, tree),  # may be more than a leaf
-        is_leaf=_is_masked,
+    state = jax.eval_shape(optimizer.init, params)
+    return _map_parts(optimizer, jax.tree.structure(params), state, of_parameter, otherwise)
+
+
+def _map_parts(
+    optimizer: Any,
+    treedef: Any,
+    state: Any,
+    of_parameter: Callable[[Any, int], Any],
+    otherwise: Callable[[Any], Any],
+) -> Any:
+    """A function of each leaf of a state, by whether it belongs to a parameter.
+
+    `optax` knows where a state holds trees like the parameters, since it has `init` make one from
+    a tree without leaves. Some optimizers cannot do that, a line search for example, which looks
+    at the first leaf. There such trees are known by their structure.
+    """
+
+    def of_tree(tree):
+        parts = _parts_of(tree, treedef)
+        if parts is None:
+            return jax.tree.map(otherwise, tree)
+        return treedef.unflatten(
+            jax.tree.map(lambda leaf, i=i: of_parameter(leaf, i), part)
+            for i, part in enumerate(parts)
+        )
+
+    try:
+        marked = optax.tree_utils.tree_map_params(
+            lambda placeholder: jax.eval_shape(optimizer.init, placeholder),
+            _LikeParameters,
+            state,
+            transform_non_params=_LikeNone,  # may be more than a leaf
+            is_leaf=lambda _: True,
+        )
+    except Exception:  # of any kind, from an `init` that needs a leaf
+        marked = jax.tree.map(
+            lambda x: _LikeParameters(x) if _is_like(x, treedef) else _LikeNone(x),
+            state,
+            is_leaf=lambda x: _is_like(x, treedef),
+        )
+    return jax.tree.map(
+        lambda x: (
+            of_tree(x.tree) if type(x) is _LikeParameters else jax.tree.map(otherwise, x.tree)
+        ),
+        marked,
+        is_leaf=lambda x: type(x) in (_LikeParameters, _LikeNone),
+    )
+
+
+class _LikeParameters(NamedTuple):
+    """Marks a part of a state that is a tree like the parameters."""
+
+    tree: Any
+
+
+class _LikeNone(NamedTuple):
+    """Marks a part of a state that belongs to no parameter."""
+
+    tree: Any
+
+
+def _parts_of(tree: Any, treedef: Any) -> list[Any] | None:
+    """The part of a tree in the place of each parameter; None for a tree of other parts."""
+    try:
+        return treedef.flatten_up_to(tree)
+    except ValueError:
+        return None
+
+
+def _is_like(tree: Any, treedef: Any) -> bool:
+    """Whether a tree has one leaf, or a masked one, for each parameter."""
+    if treedef.num_leaves == 0:
+        return False
+    parts = _parts_of(tree, treedef)
+    return parts is not None and all(
+        _is_masked(part) or jax.tree_util.all_leaves([part]) for part in parts
     )
 
 
@@ -109,12 +178,10 @@ def dimensions_in(
     shapes = [[] for _ in leaves]
 
     def note(leaf, i):
-        if not _is_masked(leaf) and jnp.ndim(leaf) == jnp.ndim(leaves[i][1]):
+        if jnp.ndim(leaf) == jnp.ndim(leaves[i][1]):
             shapes[i].append(jnp.shape(leaf))
 
-    optax.tree_utils.tree_map_params(
-        optimizer, note, state, treedef.unflatten(range(len(leaves))), is_leaf=_is_masked
-    )
+    _map_parts(optimizer, treedef, state, note, lambda _: None)
     return [
         _dimension(jnp.shape(p), of_state, shards, path) if of_state else dimension
         for (path, p), of_state, dimension in zip(leaves, shapes, otherwise, strict=True)

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lion_jax._checks import check_has_params, check_real, check_transformation
+from lion_jax._checks import (
+    check_has_params,
+    check_real,
+    check_shapes,
+    check_transformation,
+)
 from lion_jax._dtypes import at_least_float32
 from lion_jax.distributed._collectives import (
     LANES,
@@ -91,7 +96,8 @@ def sign_gather(
 
     Raises:
       TypeError: ``inner`` is no transformation, ``axis_name`` is no name, gradients are complex.
-      ValueError: within `update`, an axis that is not there, a state that is not split, or
+      ValueError: within `update`, an axis that is not there, a gradient of another shape than its
+        parameter, a state that is not split, or
         otherwise than into parts, Explicit axes left out of the `jax.shard_map`, or, as far as jax
         tells, gradients that are the same on all replicas: `jax.shard_map` sums the gradient of
         replicated parameters by itself unless they are made each replica's own by
@@ -137,6 +143,8 @@ def sign_gather(
         # A parameter without a gradient, None, is a leaf of `like` alone.
         if any(g is None for g in jax.tree.leaves(updates, is_leaf=lambda g: g is None)):
             check_has_params(params, "sign_gather, of parameters without a gradient,")
+        if params is not None:
+            check_shapes(updates, params, "sign_gather")
         like = updates if params is None else params
         leaves, treedef = jax.tree.flatten(like)
         gradients = treedef.flatten_up_to(updates)

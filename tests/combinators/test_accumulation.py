@@ -88,3 +88,59 @@ def test_runs_in_a_scan():
 def test_refuses_an_accumulation_of_no_steps(every, error):
     with pytest.raises(error, match=r"^every must be an integer >= 1 .*; got .*\. Try every=4\."):
         lion_jax.with_accumulation(optax.sgd(0.1), every)
+
+
+def test_a_gradient_per_example_is_refused():
+    """Its sum would be of another shape, and no longer of examples whose norm is bounded."""
+    private = optax.contrib.differentially_private_aggregate(1.0, 0.0, jax.random.key(0))
+    params = {"w": jnp.zeros(3)}
+    tx = lion_jax.with_accumulation(private, 2)
+    state = tx.init(params)
+    message = r"^with_accumulation needs .*got \(4, 3\) for \(3,\) at \['w'\]\. Try"
+    for arguments in ((params,), ()):
+        with pytest.raises(ValueError, match=message):
+            tx.update({"w": jnp.ones((4, 3))}, state, *arguments)
+
+
+def test_python_numbers_are_parameters():
+    tx, params = lion_jax.with_accumulation(optax.sgd(0.5), 2), {"a": 1.0, "b": 2.0}
+    state = tx.init(params)
+    for gradients in ({"a": 1.0, "b": -1.0}, {"a": 3.0, "b": 1.0}):
+        updates, state = tx.update(gradients, state, params)
+    assert jax.tree.map(float, updates) == {"a": -1.0, "b": 0.0}
+
+
+def test_every_may_be_an_array():
+    def last(every):
+        tx = lion_jax.with_accumulation(optax.sgd(1.0), every)
+        state = tx.init(jnp.zeros(2))
+        for gradient in (1.0, 2.0, 6.0):
+            updates, state = tx.update(jnp.full(2, gradient), state, jnp.zeros(2))
+        return updates[0]
+
+    expected = [last(every) for every in (1, 2, 3)]
+    assert [float(last(jnp.int32(every))) for every in (1, 2, 3)] == expected
+    np.testing.assert_allclose(jax.vmap(last)(jnp.arange(1, 4)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("every", [2, np.int64(2), jnp.int32(2)], ids=str)
+def test_strict_promotion_changes_nothing(dtype, every):
+    tx, gradient = lion_jax.with_accumulation(optax.sgd(1.0), every), jnp.ones(2, dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        _, state = tx.update(gradient, tx.init(gradient), gradient)
+        updates, state = jax.jit(tx.update)(gradient, state, gradient)
+    np.testing.assert_array_equal(np.asarray(updates, np.float32), [-1.0, -1.0])
+
+
+def test_integers_have_no_sum():
+    params = {"w": jnp.ones(2), "rows": jnp.array([1, 2])}
+    gradients = jax.grad(lambda p: jnp.sum(p["w"] * p["rows"]), allow_int=True)(params)
+    tx = lion_jax.with_accumulation(lion_jax.groups.freeze(optax.sgd(0.5), "rows"), 2)
+    state = tx.init(params)
+    assert state.gradient_sum["rows"] is None
+    for _ in range(2):
+        updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(params["rows"], [1, 2])
+    np.testing.assert_allclose(params["w"], [0.5, 0.0])

@@ -135,3 +135,29 @@ def test_devices_with_parts_of_the_gradient_skip_together(wrap):
 def test_refuses_to_give_up_after_no_steps(value, error):
     with pytest.raises(error, match=r"^max_consecutive must be an integer >= 1 .*; got"):
         lion_jax.with_finite_guard(optax.sgd(0.1), value)
+
+
+@pytest.mark.parametrize("most", [2, jnp.int32(2)], ids=str)
+def test_strict_promotion_and_arrays_change_nothing(most):
+    tx, gradient = lion_jax.with_finite_guard(optax.sgd(1.0), most), jnp.array([jnp.inf, 1.0])
+    with jax.numpy_dtype_promotion("strict"):
+        _, state = tx.update(gradient, tx.init(gradient), gradient)
+        _, state = jax.jit(tx.update)(gradient, state, gradient)
+    assert lion_jax.has_given_up(state)
+
+
+def test_counts_stay_at_the_largest():
+    largest = jnp.int32(2**31 - 1)
+    tx, params = lion_jax.with_finite_guard(optax.sgd(1.0), max_consecutive=2**31 - 1), jnp.ones(1)
+    state = tx.init(params)._replace(skipped=largest, skipped_in_a_row=largest - 1)
+    for _ in range(2):
+        _, state = tx.update(jnp.array([jnp.nan]), state, params)
+        assert lion_jax.skipped_steps(state) == state.skipped_in_a_row == largest
+        assert lion_jax.has_given_up(state)
+
+
+def test_guards_a_rule_of_gradients_per_example():
+    private = optax.contrib.differentially_private_aggregate(1.0, 0.0, jax.random.key(0))
+    tx, params, each = lion_jax.with_finite_guard(private), jnp.zeros(3), jnp.ones((4, 3))
+    updates, _ = tx.update(each, tx.init(params), params)
+    np.testing.assert_allclose(updates, private.update(each, private.init(params), params)[0])

@@ -164,3 +164,22 @@ def test_refuses_what_is_no_scale(scale):
 def test_refuses_an_interval_of_no_steps(interval, error):
     with pytest.raises(error, match=r"^growth_interval must be an integer >= 1 .*; got"):
         lion_jax.DynamicLossScale(1.0, interval)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("scale", [4.0, lion_jax.DynamicLossScale(4.0, jnp.int32(2))], ids=str)
+def test_strict_promotion_changes_nothing(dtype, scale):
+    tx, gradient = lion_jax.with_loss_scale(optax.sgd(1.0), scale), jnp.ones(2, dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        updates, state = tx.update(gradient, tx.init(gradient), gradient)
+        _, state = jax.jit(tx.update)(gradient, state, gradient)
+    np.testing.assert_array_equal(np.asarray(updates, np.float32), [-0.25, -0.25])
+
+
+def test_a_full_count_of_finite_steps_doubles_the_scale():
+    tx = lion_jax.with_loss_scale(optax.sgd(1.0), lion_jax.DynamicLossScale(4.0, 2**31 - 1))
+    params = jnp.ones(1)
+    state = tx.init(params)._replace(finite_steps=jnp.int32(2**31 - 1))
+    _, state = tx.update(params, state, params)
+    assert lion_jax.current_loss_scale(state) == 8.0
+    assert state.finite_steps == 0

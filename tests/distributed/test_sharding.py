@@ -10,6 +10,7 @@ import optax
 import pytest
 from catalogue import CATALOGUE
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
+from theirs import OPTAX, PECULIAR
 from trees import assert_close, run
 
 import lion_jax
@@ -55,6 +56,9 @@ COMBINED = {
     "multi_steps": optax.MultiSteps(optax.adam(0.1), 2),
     "rngs": optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.adam(0.1)),
     "identity": optax.identity(),
+    "lbfgs": optax.lbfgs(),
+    "line_search": optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(3)),
+    "sm3": optax.sm3(0.1),
 }
 
 
@@ -152,6 +156,57 @@ def test_factored_moments_are_on_every_device():
     found = dict(zip(shapes, specs_of(shardings), strict=True))
     assert found[16, 8] == P("data")
     assert found[8,] == found[16,] == found[1,] == found[()] == P()
+
+
+SPARING_TIME = [
+    pytest.param(name, marks=[] if name in PECULIAR else [pytest.mark.slow]) for name in OPTAX
+]
+
+
+@pytest.mark.parametrize("name", SPARING_TIME)
+def test_every_optimizer_of_optax_has_shardings_that_fit(name):
+    rows = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"))
+    tx = OPTAX[name]()
+    for params in ({"w": jnp.ones((8, 4)), "b": jnp.ones(8)}, [jnp.ones((16, 8))], jnp.ones(8)):
+        state = jax.eval_shape(tx.init, params)
+        for shardings in (
+            state_sharding(tx, params, rows),
+            zero_sharding(tx, params, rows, "data", unsplit="ignore"),
+        ):
+            assert jax.tree.structure(shardings) == jax.tree.structure(state)
+            for leaf, sharding in zip(*map(jax.tree.leaves, (state, shardings)), strict=True):
+                sharding.shard_shape(leaf.shape)
+
+
+def test_what_is_remembered_of_several_steps_is_split_as_the_parameters():
+    rows = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"))
+    params = {"a": jnp.ones((8, 4)), "b": jnp.ones(16)}
+    for tx in (optax.lbfgs(), optax.lbfgs(linesearch=None)):
+        state = specs_of(state_sharding(tx, params, rows)[0])
+        assert state.updates == state.params == {"a": P("data"), "b": P("data")}
+        memory = {"a": P(None, "data"), "b": P(None, "data")}
+        assert state.diff_params_memory == state.diff_updates_memory == memory
+        assert state.count == state.weights_memory == P()
+
+
+def test_lbfgs_steps_on_eight_devices_as_on_one():
+    rows = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"))
+    tx, params = optax.lbfgs(), {"w": jnp.linspace(-1.0, 1.0, 16)}
+
+    def loss(params):
+        return jnp.sum(jnp.arange(1.0, 17.0) * jnp.square(params["w"] - 0.5))
+
+    @jax.jit
+    def step(params, state):
+        value, grad = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        return optax.apply_updates(params, updates), state
+
+    expected, state = step(*step(params, tx.init(params)))
+    params = jax.device_put(params, rows)
+    state = check_places(tx, params, state_sharding(tx, params, rows))
+    actual, state = step(*step(params, state))
+    assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("place", [state_sharding, lambda *a: zero_sharding(*a, "data")])

@@ -325,3 +325,14 @@ def test_the_state_has_the_shapes_of_the_rule_alone_from_outside():
     state = sign_gather(lion_jax.scale_by_sign_momentum(), "data").init(params)
     assert isinstance(state, SignGatherState)
     equal(state.inner_state, lion_jax.scale_by_sign_momentum().init(params))
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    tx = sign_gather(lion_jax.scale_by_sign_momentum(), "replicas")
+
+    def step(g):
+        params = {"w": jnp.ones(4)}
+        return tx.update({"w": g}, tx.init(params), params)
+
+    with pytest.raises(ValueError, match=r"^sign_gather needs .*\(4, 1\) for \(4,\) at \['w'\]"):
+        jax.vmap(step, axis_name="replicas")(jnp.ones((2, 4, 1)))
