@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._schedules import read, schedules_among
-from lion_jax._states import bare, the_only
+from lion_jax._states import the_only
 
 P = ParamSpec("P")
 
@@ -76,7 +76,7 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     """
     owner = "optimizer of lion_jax"
     shown = the_only(state, "hyperparameters", owner, HyperparametersState.__name__)
-    return {name: bare(shown[name]) for name in sorted(shown)}  # as JAX sorts dictionaries
+    return {name: shown[name] for name in sorted(shown)}  # as JAX sorts dictionaries
 
 
 def shows_hyperparameters(*names: str, weight_bound: Callable[..., Any] | None = None):
