@@ -23,7 +23,7 @@ _SCHEDULES = {
 _FORMS = {"Quantized"}
 # Where nu is no square, so that its integers mean other numbers.
 _SIGNED_NU = {"SophiaState", "ScaleBySM3State"}
-# Fields that tell by their shape how integers are meant, without entries of their own.
+# Fields that tell by their shape how integers are meant.
 UNITS = ("group_size", "correction_of")
 # Nothing reads it, so its place need not be filled for a momentum to go on.
 _UNREAD = {("ScaleByLionState", "count")}
@@ -76,8 +76,7 @@ class Link:
 
     def units(self) -> dict[str, Leaf]:
         """By field what tells how the integers here, or in states within, are meant."""
-        leaves = self.leaves.values()
-        return {leaf.field: leaf for leaf in leaves if leaf.field in UNITS and is_empty(leaf)}
+        return {leaf.field: leaf for leaf in self.leaves.values() if leaf.field in UNITS}
 
     def fields(self) -> set[str]:
         """Those with leaves."""
@@ -208,10 +207,10 @@ def _may_replace(old: Leaf, new: Leaf) -> bool:
     """Whether both have entries, or neither, as the signs of metrics where there are too many."""
     if new.field in UNITS:
         return shape_of(old.value) == shape_of(new.value)
-    return is_empty(old) == is_empty(new)
+    return _is_empty(old) == _is_empty(new)
 
 
-def is_empty(leaf: Leaf) -> bool:
+def _is_empty(leaf: Leaf) -> bool:
     """Whether it has no entries."""
     return 0 in shape_of(leaf.value)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from lion_jax import _stored
 from lion_jax._checks import check_positive_integer
+from lion_jax._states import unwrapped
 from lion_jax._stored import Record
 
 _ARRAYS, _RECORDS = "leaves", "lion_jax"
@@ -60,7 +61,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
     if keep is not None:
         check_positive_integer("keep", keep, remedy=2)
     ocp, path, step = _stored.orbax(), _path(folder), int(step)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(unwrapped(tree))
     records = [
         _stored.record(*leaf)._replace(checksum=_stored.checksum(leaf[1])) for leaf in leaves
     ]
@@ -113,17 +114,24 @@ def restore(
       lion_jax.checkpoints.CheckpointError: ...
     """
     path = _path(folder)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+    leaves = jax.tree_util.tree_leaves_with_path(unwrapped(like))
     wanted = [_stored.record(*leaf) for leaf in leaves]
     checkpoint = _choose(path, step)
     records = _read_records(checkpoint)
-    _check_fits(checkpoint, records, wanted)
-    likes = [leaf for _, leaf in leaves]
+    wrapped = [_stored.record(*leaf) for leaf in jax.tree_util.tree_leaves_with_path(like)]
+    if _stored.first_difference(records, wrapped) is None:  # saved before wrappers were left out
+        wanted = wrapped
+    places = _stored.places(records, wanted)
+    _check_fits(checkpoint, records, [wanted[i] for i in places])
+    likes = [leaves[i][1] for i in places]
     arrays = _read_arrays(checkpoint, records, likes)
     for (name, *_, checksum), array in zip(records, arrays, strict=True):
         if None not in (checksum, found := _stored.checksum(array)) and checksum != found:
             raise checkpoint.damaged(f"{name}: its bytes are not those that were saved")
-    return checkpoint.step, treedef.unflatten(map(_stored.to_return, likes, arrays))
+    restored = dict(zip(places, map(_stored.to_return, likes, arrays), strict=True))
+    return checkpoint.step, jax.tree.structure(like).unflatten(
+        map(restored.get, range(len(leaves)))
+    )
 
 
 def latest(folder: str | os.PathLike[str]) -> int | None:
