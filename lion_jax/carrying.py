@@ -84,16 +84,22 @@ def carry_state(
     ``fresh="schedule_count"`` it starts at 0. Where the old state counted nothing of that name,
     ``schedule_count`` is among what is created, and the schedule starts.
 
+    Moments stored by ``with_quantized_state`` go on by the same names, their integers together with
+    their exponents. Integers that would be read as other numbers are refused.
+
     Names decide, not meanings. Numbers held by ``optax.inject_hyperparams`` are those of the old
     state, which the report says where they differ. A ``trace`` of SGD is in units of gradients, one
     of LARS in those of steps: start it anew by ``fresh``.
 
     Args:
       old_state: the state to go on with, of any transformation: arrays, or plain dicts and lists of
-        them as a checkpoint is restored without a target. It is left alone, but the new state
-        shares its buffers: donate either, and the other is gone.
+        them as a checkpoint is restored without a target, or what flax nnx wraps, such as
+        ``optimizer.opt_state``. It is left alone, but the new state shares its buffers: donate
+        either, and the other is gone.
       new_transformation: the transformation to go on under.
-      params: the current parameters, which also start what is new, slow weights for example.
+      params: the current parameters, which also start what is new, slow weights for example: any
+        tree, ``nnx.state(model, nnx.Param)`` too. What is no array, such as the functions of a
+        module, counts as None.
       fresh: what starts anew even if it fits: a pattern for paths in either state, or several, as
         in :func:`lion_jax.groups.select`: ``"hyperparams/"`` for the numbers of the new
         transformation instead of those last used, ``"mu/head/"`` for a part of the parameters
@@ -103,12 +109,14 @@ def carry_state(
       The state, like ``new_transformation.init(params)`` in structure, shapes and dtypes, and a
       :class:`CarryReport`. What is carried has the same bits, or is cast if the dtype is another,
       and stays on its devices. Any of the arguments may hold ``jax.ShapeDtypeStruct``, and all of
-      it works under ``jax.eval_shape`` and ``jax.jit``.
+      it works under ``jax.eval_shape`` and ``jax.jit``. Into an ``nnx.Optimizer`` made with the new
+      transformation it goes by ``nnx.update(optimizer.opt_state, nnx.state(state))``.
 
     Raises:
       ValueError: a state of other parameters: a field that both states have differs in the paths
-        below it, neither side masked there, or in a shape; a state of which nothing fits; a pattern
-        that matches no path.
+        below it, neither side masked there, or in a shape; a state of which nothing fits; integers
+        of another width, ``group_size`` or, under ``with_master_weights``, dtype of the parameters;
+        a pattern that matches no path.
       TypeError: a ``new_transformation`` that is none.
 
     Example:

@@ -37,12 +37,14 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
     Args:
       folder: of the run's checkpoints, and of nothing else; made if it is not there.
       step: an integer >= 0, later than any in the folder: nothing is ever overwritten.
-      tree: any tree of jax or NumPy arrays, e.g. ``(params, state)``.
+      tree: any tree of jax or NumPy arrays, e.g. ``(params, state)``, also as flax nnx wraps them.
       keep: how many of the latest checkpoints stay, >= 1; None keeps all.
 
     Raises:
       CheckpointError: the folder has this step or a later one, or another program's.
-      TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf that is no array.
+      TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf that is no array, or one that
+        could not be restored as it is: of strings, dates, objects, records, long doubles or 4-bit
+        integers without a sign, or with a mask. It is refused before anything is deleted.
       ImportError: orbax is not installed.
 
     Example:
@@ -86,12 +88,13 @@ def restore(
       folder: the one given to :func:`save`.
       like: a tree of the nodes, paths, shapes and dtypes that were saved, of arrays or
         ``jax.ShapeDtypeStruct``: ``(params, tx.init(params))``, or its ``jax.eval_shape``. Its
-        values do not matter, its shardings do: they may be others than at saving.
+        values do not matter, its shardings do: they may be others than at saving. Whether flax nnx
+        wraps the arrays does not matter either.
       step: which checkpoint; None is the latest.
 
     Returns:
-      The step, and a tree like ``like``. Where that has NumPy's arrays so has this; leaves with a
-      sharding lie there; all others lie where JAX puts a new array.
+      The step, and a tree like ``like``. Where that has NumPy's arrays so has this, in the same order
+      of bytes; leaves with a sharding lie there; all others lie where JAX puts a new array.
 
     Raises:
       CheckpointError: no such folder, checkpoint or step; the checkpoint is another tree's, or

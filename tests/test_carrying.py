@@ -795,3 +795,30 @@ def test_python_floats_are_parameters_too():
     same, report = carry_state(state, optax.adam(SCHEDULE), params)
     chex.assert_trees_all_equal(same, state)
     assert report.created == ()
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["within", "around"])
+def test_moments_stored_as_integers_follow_their_labels(around):
+    """Split and joined again by `optax.partition`, within the integers or around."""
+    adamw = optax.adamw(SCHEDULE)
+
+    def split(**by_label):
+        rules = {label: (adamw if around else stored(adamw), x) for label, x in by_label.items()}
+        return stored(parted(**rules)) if around else parted(**rules)
+
+    params = {"a": jnp.ones((8, 8)), "b": jnp.ones((16, 8))}
+    whole, two = stored(adamw), split(one="a", two="b")
+    state = made_up(whole, params)
+    for old in (state, plain(state)):
+        parts, report = carry_state(old, two, params)
+        assert (report.dropped, report.created) == ((), ())
+        for again in (parts, plain(parts)):
+            joined, report = carry_state(again, whole, params)
+            chex.assert_trees_all_equal(joined, state)
+            assert report.created == ()
+    frozen = groups.freeze(adamw, "^b") if around else groups.freeze(stored(adamw), "^b")
+    less, report = carry_state(state, stored(frozen) if around else frozen, params)
+    assert report.created == ()
+    assert {path.rpartition("/")[2] for path in report.dropped} == {"b"}
+    _, report = carry_state(less, whole, params)
+    assert {path.rpartition("/")[2] for path in report.created} == {"b"}
