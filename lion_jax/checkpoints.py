@@ -93,8 +93,8 @@ def restore(
       step: which checkpoint; None is the latest.
 
     Returns:
-      The step, and a tree like ``like``. Where that has NumPy's arrays so has this, in the same order
-      of bytes; leaves with a sharding lie there; all others lie where JAX puts a new array.
+      The step, and a tree like ``like``. Where that has NumPy's arrays so has this, in the same
+      order of bytes; leaves with a sharding lie there; all others lie where JAX puts a new array.
 
     Raises:
       CheckpointError: no such folder, checkpoint or step; the checkpoint is another tree's, or
