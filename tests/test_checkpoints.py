@@ -251,7 +251,7 @@ LAYOUTS = {
     "as_it_is": lambda x: x,
     "fortran": np.asfortranarray,
     "transposed": lambda x: x.T,
-    "reversed": lambda x: x[..., ::-1],
+    "reversed": lambda x: x[..., ::-1] if x.ndim else x,
     "every_other": lambda x: np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x,
     "broadcast": lambda x: np.broadcast_to(x, (2, *x.shape)),
     "of_one_entry": lambda x: np.broadcast_to(x.reshape(-1)[:1], (1, 1)) if x.size else x,
