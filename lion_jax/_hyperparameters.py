@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._schedules import read, schedules_among
-from lion_jax._states import bare, the_only
+from lion_jax._states import the_only
 
 P = ParamSpec("P")
 _INJECTED = "injected_"
@@ -78,7 +78,7 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     """
     owner = "optimizer of lion_jax"
     shown = the_only(state, "hyperparameters", owner, HyperparametersState.__name__)
-    return {name: bare(value) for name, value in by_name(shown).items()}
+    return by_name(shown)
 
 
 def by_name(shown: Mapping[str, Any]) -> dict[str, Any]:

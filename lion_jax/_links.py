@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from lion_jax._states import children_of, is_absent, is_leaf
+
 Names = tuple[str, ...]
 
 # Where a schedule is: the counters of optax's schedules and of those here count the same.
@@ -17,6 +19,12 @@ _SCHEDULES = {
     *("WrappedScheduleState", "ScaleByScheduleState"),
     *("HyperparametersState", "ScheduledState"),
 }
+# What stands for a moment in another form. Its fields mean nothing without each other.
+_FORMS = {"Quantized"}
+# Where nu is no square, so that its integers mean other numbers.
+_SIGNED_NU = {"SophiaState", "ScaleBySM3State"}
+# Fields that tell by their shape how integers are meant.
+UNITS = ("group_size", "correction_of")
 # Nothing reads it, so its place need not be filled for a momentum to go on.
 _UNREAD = {("ScaleByLionState", "count")}
 
@@ -46,6 +54,7 @@ class Link:
       absent: likewise, where something is masked or None.
       moments: the fields that are trees like the parameters.
       fresh: the leaves that are neither to be carried nor compared.
+      wholes: for each leaf that is a part of a moment in another form, what its parts share.
     """
 
     type_name: str
@@ -54,6 +63,7 @@ class Link:
     absent: set[Names] = dataclasses.field(default_factory=set)
     moments: set[str] = dataclasses.field(default_factory=set)
     fresh: set[Names] = dataclasses.field(default_factory=set)
+    wholes: dict[Names, Names] = dataclasses.field(default_factory=dict)
 
     def places(self) -> dict[Names, Leaf]:
         """The leaves that may be carried, by what they are looked for under."""
@@ -63,6 +73,10 @@ class Link:
             for key, leaf in self.leaves.items()
             if key not in self.fresh
         }
+
+    def units(self) -> dict[str, Leaf]:
+        """By field what tells how the integers here, or in states within, are meant."""
+        return {leaf.field: leaf for leaf in self.leaves.values() if leaf.field in UNITS}
 
     def fields(self) -> set[str]:
         """Those with leaves."""
@@ -85,18 +99,22 @@ class Reader:
 
     def _visit(self, node, keys, type_name, start):
         """Records what is at `keys`, whose field is the one at `start` if there is a type."""
-        is_moment = self._fits(node) or self._is_misfit(node, keys, type_name, start)
-        if is_moment or is_absent(node) or _is_leaf(node):
+        is_moment = (
+            type(node).__name__ in _FORMS
+            or self._fits(node)
+            or self._is_misfit(node, keys, type_name, start)
+        )
+        if is_moment or is_absent(node) or is_leaf(node):
             self._record(node, keys, type_name, start, is_moment)
             return
-        for key, child in _children(node):
+        for key, child in children_of(node):
             if isinstance(key, jax.tree_util.GetAttrKey):
                 self._visit(child, (*keys, key), type(node).__name__, len(keys))
             else:
                 self._visit(child, (*keys, key), type_name, start)
 
     def _record(self, node, keys, type_name, start, is_moment):
-        names = _names(keys)
+        names = names_of(keys)
         if type_name is None:
             type_name, start = "", self._field_of(names)
         link_names = names[:start]
@@ -106,12 +124,14 @@ class Reader:
         field = names[start] if names else ""
         below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
         for rest, leaf in below:
-            key = (field, *names[start + 1 :], *_names(rest))
+            key = (field, *names[start + 1 :], *names_of(rest))
             if is_absent(leaf):
                 link.absent.add(key)
             else:
                 link.leaves[key] = Leaf((*keys, *rest), field, leaf)
-                if is_moment and (self.params != {()} or shape_of(leaf)):
+                if type(node).__name__ in _FORMS:
+                    link.wholes[key] = (*names[start:], *names_of(rest[1:]))
+                if is_moment and field not in UNITS and (self.params != {()} or shape_of(leaf)):
                     link.moments.add(field)
 
     def _field_of(self, names: Names) -> int:
@@ -133,14 +153,14 @@ class Reader:
 
     def _is_misfit(self, node, keys, type_name, start) -> bool:
         """Whether it has the name of a moment but is a tree like other parameters."""
-        if not keys or _is_leaf(node) or (type_name is not None and len(keys) != start + 1):
+        if not keys or is_leaf(node) or (type_name is not None and len(keys) != start + 1):
             return False
-        return _names(keys)[-1] in self.fields and not self._has_moments(node)
+        return names_of(keys)[-1] in self.fields and not self._has_moments(node)
 
     def _has_moments(self, node) -> bool:
-        return not _is_leaf(node) and any(
+        return not is_leaf(node) and any(
             (name_of(key) in self.fields and self._fits(child)) or self._has_moments(child)
-            for key, child in _children(node)
+            for key, child in children_of(node)
         )
 
 
@@ -153,7 +173,7 @@ def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
         pairs = [
             (leaf, theirs[place])
             for place, leaf in ours.items()
-            if place in theirs and _is_empty(leaf) == _is_empty(theirs[place])
+            if place in theirs and _may_replace(theirs[place], leaf)
         ]
         moves = [
             (leaf, move)
@@ -164,6 +184,7 @@ def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
                 or not any(_are_in_series(target.names, names) for names in taken[move])
             )
         ]
+        moves = _whole(moves, target)
         # A count belongs to the moments beside it.
         if not target.moments or any(leaf.field in target.moments for leaf, _ in moves):
             for leaf, move in moves:
@@ -172,8 +193,25 @@ def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
     return sources
 
 
+def _whole(moves: list[tuple[Leaf, Leaf]], target: Link) -> list[tuple[Leaf, Leaf]]:
+    """Those of the moves that leave no part of a moment behind."""
+    moving = {leaf for leaf, _ in moves}
+    parts = collections.defaultdict(list)
+    for key, whole in target.wholes.items():
+        parts[whole].append(target.leaves[key])
+    halved = {leaf for leaves in parts.values() if not moving.issuperset(leaves) for leaf in leaves}
+    return [move for move in moves if move[0] not in halved]
+
+
+def _may_replace(old: Leaf, new: Leaf) -> bool:
+    """Whether both have entries, or neither, as the signs of metrics where there are too many."""
+    if new.field in UNITS:
+        return shape_of(old.value) == shape_of(new.value)
+    return _is_empty(old) == _is_empty(new)
+
+
 def _is_empty(leaf: Leaf) -> bool:
-    """Whether it has no entries, as the signs of metrics where there are too many."""
+    """Whether it has no entries."""
     return 0 in shape_of(leaf.value)
 
 
@@ -199,6 +237,8 @@ def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[Any, Link, Link]]
 def _goes_on(source: Link, target: Link) -> bool:
     """Whether a link can take over from one of another type."""
     if bool(source.moments) is not bool(target.moments):
+        return False
+    if target.wholes and (source.type_name in _SIGNED_NU) is not (target.type_name in _SIGNED_NU):
         return False
     needed = {f for f in target.fields() if (target.type_name, f) not in _UNREAD}
     return not target.moments or needed <= source.fields()
@@ -233,27 +273,14 @@ def is_covered(names: Names, absent: set[Names]) -> bool:
     return any(names[:i] in absent for i in range(len(names) + 1))
 
 
-def _children(node: Any) -> list[tuple[Any, Any]]:
-    children = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
-    return [(key, child) for (key,), child in children]
-
-
 def names_below(node: Any) -> list[tuple[Names, Any]]:
     """The leaves below it, and what stands for absent ones, by their names."""
     below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
-    return [(_names(keys), leaf) for keys, leaf in below]
+    return [(names_of(keys), leaf) for keys, leaf in below]
 
 
-def is_absent(node: Any) -> bool:
-    """Whether it is None, `optax.MaskedNode`, or what a checkpoint makes of one."""
-    return node is None or (isinstance(node, dict | list | tuple) and not node)
-
-
-def _is_leaf(node: Any) -> bool:
-    return jax.tree_util.all_leaves([node])
-
-
-def _names(keys: Iterable[Any]) -> Names:
+def names_of(keys: Iterable[Any]) -> Names:
+    """A path without the types of its keys."""
     return tuple(map(name_of, keys))
 
 

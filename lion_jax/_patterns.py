@@ -1,6 +1,5 @@
 """Leaves by path: patterns, what they match, and what they nearly match."""
 
-import collections
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._leaves import is_array
+from lion_jax._states import unwrapped
 
 Pattern = str | re.Pattern[str] | Callable[[str, Any], bool]
 
-_VALUE = jax.tree_util.GetAttrKey("value")
 _NEAR = 0.6  # difflib's own idea of a good enough match
 
 
@@ -161,9 +160,4 @@ def _with_paths(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_absent)
-    variables = {keys[:-1] for keys, _ in found if keys[-1:] == (_VALUE,)}
-    if variables:  # what has more than a value, like attention with a query and a key, is none
-        below = collections.Counter(keys[:i] for keys, _ in found for i in range(len(keys)))
-        variables = {keys for keys in variables if below[keys] == 1}
-    return [(keys[:-1] if keys[:-1] in variables else keys, leaf) for keys, leaf in found]
+    return jax.tree_util.tree_leaves_with_path(unwrapped(tree), is_leaf=_is_absent)

@@ -1,16 +1,24 @@
-"""What readers of states look for."""
+"""Finds the one field that a reader wants in a nested optimizer state."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import optax
 
+_VALUE = jax.tree_util.GetAttrKey("value")
+
 
 def the_only(state: optax.OptState, field: str, owner: str, *holders: str) -> Any:
-    """The field of the only state of these types within `state`, at any depth."""
-    found = optax.tree_utils.tree_get_all_with_path(
-        state, field, filtering=lambda path, _: getattr(path[-1], "tuple_name", "") in holders
-    )
+    """The field of the only state of these types within `state`, at any depth, unwrapped."""
+    return located(state, field, owner, *holders)[1]
+
+
+def located(
+    state: optax.OptState, field: str, owner: str, *holders: str
+) -> tuple[tuple[Any, ...], Any]:
+    """The path of the field that :func:`the_only` finds, and the field."""
+    found = all_fields(unwrapped(state), field, *holders)
     if not found:
         raise ValueError(
             f"state must hold the state of one {owner}; found 0 in this {type(state).__name__}. "
@@ -22,9 +30,96 @@ def the_only(state: optax.OptState, field: str, owner: str, *holders: str) -> An
             f"state must hold the state of one {owner}; found {len(found)} ({where}). "
             "Try the state of the part that you mean."
         )
-    return found[0][1]
+    return found[0]
 
 
-def bare(value: Any) -> jax.Array:
-    """An array without what flax nnx wraps around each in an optimizer's state."""
-    return jax.tree.leaves(value)[0]
+def all_fields(state: Any, field: str, *holders: str) -> list[tuple[tuple[Any, ...], Any]]:
+    """The path and the value of this field in each state of these types within `state`.
+
+    A state that was restored as dictionaries, or that flax nnx split from its optimizer, has lost
+    its types: there the name of the field decides.
+    """
+    return [*_fields_of(state, (), field, holders)] or [*_keys_of(state, (), field)]
+
+
+def unwrapped(tree: Any) -> Any:
+    """The tree without what flax nnx puts around each array, parameters and counts alike."""
+    return jax.tree.map(
+        lambda node: _value(node) if is_wrapper(node) else node, tree, is_leaf=is_wrapper
+    )
+
+
+def arrays_of(params: Any) -> Any:
+    """The parameters with None for what is no array, such as the functions of a module."""
+    if all(map(is_array, jax.tree.leaves(params))):
+        return params
+    return jax.tree.map(lambda p: p if is_array(p) else None, params)
+
+
+def replaced(state: Any, where: tuple[Any, ...], new: Any) -> Any:
+    """The state, in its wrappers if it has any, with the leaves of `new` at a path in it."""
+    values = iter(jax.tree.leaves(new))
+    below = jax.tree_util.tree_leaves_with_path(unwrapped(state))
+    leaves = [next(values) if keys[: len(where)] == where else leaf for keys, leaf in below]
+    return jax.tree.structure(state).unflatten(leaves)
+
+
+def is_wrapper(node: Any) -> bool:
+    """Whether nothing but a leaf, or what stands for an absent one, is below it, as its `value`.
+
+    A NamedTuple is a state, even if its only field is called so.
+    """
+    if isinstance(node, tuple) or is_leaf(node):
+        return False
+    children = children_of(node)
+    if [key for key, _ in children] != [_VALUE]:
+        return False
+    return is_leaf(children[0][1]) or is_absent(children[0][1])
+
+
+def children_of(node: Any) -> list[tuple[Any, Any]]:
+    """What is directly below a node, by key."""
+    children = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
+    return [(key, child) for (key,), child in children]
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether there is nothing below it because it is a leaf."""
+    return jax.tree_util.all_leaves([node])
+
+
+def is_array(x: Any) -> bool:
+    """Whether it is an array, also an abstract one, or a number: no function, None or the like."""
+    return isinstance(x, bool | int | float | complex) or (
+        hasattr(x, "shape") and hasattr(x, "dtype")
+    )
+
+
+def is_absent(node: Any) -> bool:
+    """Whether it is None, `optax.MaskedNode`, or what a checkpoint makes of one."""
+    return node is None or (isinstance(node, dict | list | tuple) and not node)
+
+
+def _value(node: Any) -> Any:
+    return children_of(node)[0][1]
+
+
+def _fields_of(
+    node: Any, keys: tuple[Any, ...], field: str, holders: tuple[str, ...]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The fields of this name in NamedTuples of these types, outer ones first."""
+    is_holder = isinstance(node, tuple) and type(node).__name__ in holders
+    if is_holder and field in getattr(node, "_fields", ()):
+        yield (*keys, jax.tree_util.GetAttrKey(field)), getattr(node, field)
+    for key, child in [] if is_leaf(node) else children_of(node):
+        yield from _fields_of(child, (*keys, key), field, holders)
+
+
+def _keys_of(node: Any, keys: tuple[Any, ...], field: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Likewise what mappings have under this key, but for those within a state that has a type."""
+    if hasattr(node, "_fields"):
+        return
+    if isinstance(node, Mapping) and field in node:
+        yield (*keys, jax.tree_util.DictKey(field)), node[field]
+    for key, child in [] if is_leaf(node) else children_of(node):
+        yield from _keys_of(child, (*keys, key), field)

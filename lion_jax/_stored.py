@@ -8,6 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lion_jax._states import is_array
+
+# What orbax gives back as it was; others it refuses while it writes, without saying where.
+_DTYPES = frozenset(
+    {
+        *("bool", "int2", "int4", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64", "bfloat16", "float16", "float32", "float64"),
+        *("complex64", "complex128", "float4_e2m1fn", "float8_e3m4", "float8_e4m3b11fnuz"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    }
+)
+
 
 def orbax() -> Any:
     """The package, which is optional: only what needs it imports it."""
@@ -29,7 +41,8 @@ class Record(NamedTuple):
     Attributes:
       path: its keys, joined by "/".
       shape: of the array.
-      dtype: its name; that of a typed key has the generator's, as in "key<fry>".
+      dtype: its name, whatever the order of its bytes; that of a typed key has the generator's, as
+        in "key<fry>".
       checksum: CRC-32 of its bytes in the order of its indices, whatever its sharding; None where
         no process has all of them. Neither orbax nor tensorstore has one of the arrays.
     """
@@ -47,9 +60,22 @@ def record(path: jax.tree_util.KeyPath, leaf: Any) -> Record:
     """The record of a leaf, without its checksum; refuses what no checkpoint can hold."""
     name = jax.tree_util.keystr(path, simple=True, separator="/") or "the root"
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        remedy = "jnp.asarray of it" if is_array(leaf) else "the tree with None in its place"
         raise TypeError(
             f"each leaf must be an array; got {leaf!r} of type {type(leaf).__name__} at {name}. "
-            "Try jnp.asarray of it."
+            f"Try {remedy}."
+        )
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(
+            f"each leaf must be an array without a mask of its own; got a masked one at {name}. "
+            "Try (leaf.data, numpy.ma.getmaskarray(leaf))."
+        )
+    dtype = _native(leaf.dtype)
+    if not (_is_key(leaf) or str(dtype) in _DTYPES):
+        raise TypeError(
+            f"each leaf must have a dtype that orbax can store; got {dtype} at {name}. "
+            "Try leaf.astype of a common one, leaf.view(numpy.uint8) for its bits, or the tree "
+            "without it."
         )
     if has_place(leaf):
         try:
@@ -59,7 +85,7 @@ def record(path: jax.tree_util.KeyPath, leaf: Any) -> Record:
                 f"each sharding must suit its leaf; got one at {name} that does not: {error}. "
                 "Try one that leaves this axis whole."
             ) from error
-    return Record(name, list(leaf.shape), str(leaf.dtype))
+    return Record(name, list(leaf.shape), str(dtype))
 
 
 def first_difference(
@@ -78,16 +104,30 @@ def first_difference(
     return None
 
 
+def places(saved: list[Record], wanted: list[Record]) -> list[int]:
+    """Where each saved leaf is in the tree to restore, whose nodes may sort their keys otherwise.
+
+    Trees that are not the same keep their order, so that the first difference is found.
+    """
+    at = {record.path: i for i, record in enumerate(wanted)}
+    found = [at.get(record.path, -1) for record in saved]
+    is_same = sorted(found) == list(range(len(wanted)))
+    return found if is_same else list(range(len(wanted)))
+
+
 def checksum(leaf: Any) -> int | None:
     """That of a :class:`Record`."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return None
-    return zlib.crc32(np.asarray(_bits(leaf)).reshape(-1).view(np.uint8).data)
+    flat = _on_host(leaf).reshape(-1)
+    if flat.strides != (flat.itemsize,):  # a single entry may have any
+        flat = flat.copy()
+    return zlib.crc32(flat.view(np.uint8).data)
 
 
 def to_write(leaf: Any) -> Any:
     """What orbax writes: a host's array unless the leaf has a place on devices."""
-    return _bits(leaf) if has_place(leaf) else np.asarray(_bits(leaf))
+    return _bits(leaf) if has_place(leaf) else _on_host(leaf)
 
 
 def to_read(like: Any) -> Any:
@@ -100,13 +140,16 @@ def to_read(like: Any) -> Any:
 def to_read_on_host(like: Any) -> np.ndarray:
     """As `to_read`, whatever its sharding: an array of one entry's memory."""
     bits = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
-    return np.broadcast_to(np.empty((), bits.dtype), bits.shape)
+    return np.broadcast_to(np.empty((), _native(bits.dtype)), bits.shape)
 
 
 def to_return(like: Any, read: Any) -> Any:
     """What has been read, as an array of the kind of `like` and where it lies."""
-    if isinstance(read, jax.Array) or isinstance(like, np.ndarray | np.generic):
+    if isinstance(read, jax.Array):
         return read
+    if isinstance(like, np.ndarray | np.generic):
+        read = np.asarray(read).astype(like.dtype, copy=False)  # in its order of bytes
+        return read[()] if isinstance(like, np.generic) else read
     if _is_key(like):
         read = jax.random.wrap_key_data(jnp.asarray(read), impl=_generator(like))
     return jax.device_put(read, _place(like)) if has_place(like) else jnp.asarray(read)
@@ -140,6 +183,16 @@ def _place(leaf: Any) -> Any:
     if isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
         return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding.spec)
     return sharding
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    """Its bits as orbax takes them: in the order of the indices and of this machine's bytes."""
+    array = np.asarray(_bits(leaf), order="C")
+    return array.astype(_native(array.dtype), copy=False)
+
+
+def _native(dtype: Any) -> Any:
+    return dtype.newbyteorder("=") if getattr(dtype, "byteorder", "=") in "<>" else dtype
 
 
 def _is_key(leaf: Any) -> bool:

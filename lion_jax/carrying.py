@@ -13,13 +13,12 @@ import optax
 from jax.core import Tracer
 
 from lion_jax._checks import check_transformation
-from lion_jax._dtypes import cast
+from lion_jax._dtypes import cast, narrow_dtypes
 from lion_jax._links import (
     Leaf,
     Link,
     Names,
     Reader,
-    is_absent,
     is_covered,
     leaves_of,
     match,
@@ -28,6 +27,7 @@ from lion_jax._links import (
     shape_of,
 )
 from lion_jax._patterns import Pattern, first_match
+from lion_jax._states import arrays_of, is_absent, unwrapped
 
 
 @jax.tree_util.register_static
@@ -84,16 +84,22 @@ def carry_state(
     ``fresh="schedule_count"`` it starts at 0. Where the old state counted nothing of that name,
     ``schedule_count`` is among what is created, and the schedule starts.
 
+    Moments stored by ``with_quantized_state`` go on by the same names, their integers together with
+    their exponents. Integers that would be read as other numbers are refused.
+
     Names decide, not meanings. Numbers held by ``optax.inject_hyperparams`` are those of the old
     state, which the report says where they differ. A ``trace`` of SGD is in units of gradients, one
     of LARS in those of steps: start it anew by ``fresh``.
 
     Args:
       old_state: the state to go on with, of any transformation: arrays, or plain dicts and lists of
-        them as a checkpoint is restored without a target. It is left alone, but the new state
-        shares its buffers: donate either, and the other is gone.
+        them as a checkpoint is restored without a target, or what flax nnx wraps, such as
+        ``optimizer.opt_state``. It is left alone, but the new state shares its buffers: donate
+        either, and the other is gone.
       new_transformation: the transformation to go on under.
-      params: the current parameters, which also start what is new, slow weights for example.
+      params: the current parameters, which also start what is new, slow weights for example: any
+        tree, ``nnx.state(model, nnx.Param)`` too. What is no array, such as the functions of a
+        module, counts as None.
       fresh: what starts anew even if it fits: a pattern for paths in either state, or several, as
         in :func:`lion_jax.groups.select`: ``"hyperparams/"`` for the numbers of the new
         transformation instead of those last used, ``"mu/head/"`` for a part of the parameters
@@ -103,12 +109,14 @@ def carry_state(
       The state, like ``new_transformation.init(params)`` in structure, shapes and dtypes, and a
       :class:`CarryReport`. What is carried has the same bits, or is cast if the dtype is another,
       and stays on its devices. Any of the arguments may hold ``jax.ShapeDtypeStruct``, and all of
-      it works under ``jax.eval_shape`` and ``jax.jit``.
+      it works under ``jax.eval_shape`` and ``jax.jit``. Into an ``nnx.Optimizer`` made with the new
+      transformation it goes by ``nnx.update(optimizer.opt_state, nnx.state(state))``.
 
     Raises:
       ValueError: a state of other parameters: a field that both states have differs in the paths
-        below it, neither side masked there, or in a shape; a state of which nothing fits; a pattern
-        that matches no path.
+        below it, neither side masked there, or in a shape; a state of which nothing fits; integers
+        of another width, ``group_size`` or, under ``with_master_weights``, dtype of the parameters;
+        a pattern that matches no path.
       TypeError: a ``new_transformation`` that is none.
 
     Example:
@@ -125,10 +133,11 @@ def carry_state(
       created  steps_since_sync (1 leaf)
     """
     check_transformation("new_transformation", new_transformation)
+    params = arrays_of(params)
     new_state = new_transformation.init(params)
-    names = {names for names, leaf in names_below(params) if not is_absent(leaf)}
-    new = Reader(names).read(new_state)
-    old = Reader(names, new).read(old_state)
+    names = {names for names, leaf in names_below(unwrapped(params)) if not is_absent(leaf)}
+    new = Reader(names).read(unwrapped(new_state))
+    old = Reader(names, new).read(unwrapped(old_state))
     both = {leaf.path: leaf.value for leaf in (*leaves_of(old), *leaves_of(new))}
     fresh = (fresh,) if isinstance(fresh, str) else fresh
     is_fresh = first_match(((pattern, True) for pattern in fresh), default=False)(both)
@@ -137,6 +146,7 @@ def carry_state(
     _check_stored_alike(old, new)
     _check_same_parameters(old, new)
     sources = match(old, new)
+    _check_units(sources, old, new)
     if not sources and any(leaves_of(old)) and any(leaves_of(new)) and not any(is_fresh.values()):
         raise ValueError(
             "old_state must have something in common with new_transformation's state; got "
@@ -145,7 +155,8 @@ def carry_state(
             "to start anew."
         )
     values = _carry(sources, new)
-    state = jax.tree_util.tree_map_with_path(lambda keys, _: values[keys], new_state)
+    below = jax.tree_util.tree_leaves_with_path(unwrapped(new_state))
+    state = jax.tree.structure(new_state).unflatten([values[keys] for keys, _ in below])
     return state, _report(sources, old, new)
 
 
@@ -161,6 +172,43 @@ def _check_stored_alike(old: list[Link], new: list[Link]) -> None:
             f"{words[0]} for one {words[1]} with_quantized_state. Try "
             "new_transformation.init(params), which starts anew."
         )
+
+
+def _check_units(sources: dict[Leaf, Leaf], old: list[Link], new: list[Link]) -> None:
+    """Refuses to carry integers that would be read in units that they are not in."""
+    parts = {link.leaves[key] for link in new for key in link.wholes}
+    are_moving = {
+        "group_size": not parts.isdisjoint(sources),
+        "correction_of": any(leaf.field == "correction" for leaf in sources),
+    }
+    for field in (field for field, is_moving in are_moving.items() if is_moving):
+        theirs, ours = (
+            {link.names: link.units()[field] for link in links if field in link.units()}
+            for links in (old, new)
+        )
+        known = {shape_of(leaf.value) for leaf in theirs.values()}
+        for names, leaf in ours.items():
+            unit = shape_of(leaf.value)
+            other = theirs.get(names, leaf if unit in known else next(iter(theirs.values()), leaf))
+            if shape_of(other.value) != unit:
+                _refuse_units(field, other, unit)
+
+
+def _refuse_units(field: str, old: Leaf, needed: tuple[int, ...]) -> NoReturn:
+    got = shape_of(old.value)
+    if field == "group_size":
+        raise ValueError(
+            "old_state must have groups as large as new_transformation's; got group_size="
+            f"{got[-1]} at {old.path}, where with_quantized_state has group_size={needed[-1]}. "
+            f"Try group_size={got[-1]}, or new_transformation.init(params), which starts anew."
+        )
+    was, is_now = (" and ".join(narrow_dtypes(shape)) for shape in (got, needed))
+    raise ValueError(
+        "old_state must have corrections to parameters of the dtype of params; got those to "
+        f"{was} at {old.path}, where params are {is_now}. Try params in {was}; or "
+        'fresh="correction" and then set_master_params(master_params(old_params, old_state), '
+        "params, state)."
+    )
 
 
 def _check_same_parameters(old: list[Link], new: list[Link]) -> None:
@@ -185,9 +233,11 @@ def _refuse(old: Leaf | None, new: Leaf | None) -> NoReturn:
     kinds = [
         "none" if x is None else " of shape ".join(map(str, _kind(x.value))) for x in (old, new)
     ]
+    are_codes = all(x is not None and _is_code(x.value) for x in (old, new))
     raise ValueError(
         f"old_state must be of the same parameters as params; got {kinds[0]} at {path}, "
-        f"where params need {kinds[1]}. Try the parameters of the run that saved it, or "
+        f"where params need {kinds[1]}. Try the "
+        f"{'bits and min_size' if are_codes else 'parameters'} of the run that saved it, or "
         f'fresh="{re.escape(path)}" (any pattern) if that part changed on purpose.'
     )
 
@@ -276,6 +326,11 @@ def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
 def _is_number(value: Any) -> bool:
     """Whether its value is known: neither traced nor abstract."""
     return not isinstance(value, Tracer | jax.ShapeDtypeStruct) and shape_of(value) == ()
+
+
+def _is_code(value: Any) -> bool:
+    """Whether it has integers, or what stands for none, in place of numbers of a parameter."""
+    return bool(shape_of(value)) and not jnp.issubdtype(_dtype(value), jnp.inexact)
 
 
 def _moment(links: list[Link], field: str) -> dict[Names, Leaf]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from lion_jax import _stored
 from lion_jax._checks import check_positive_integer
+from lion_jax._states import unwrapped
 from lion_jax._stored import Record
 
 _ARRAYS, _RECORDS = "leaves", "lion_jax"
@@ -36,12 +37,14 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
     Args:
       folder: of the run's checkpoints, and of nothing else; made if it is not there.
       step: an integer >= 0, later than any in the folder: nothing is ever overwritten.
-      tree: any tree of jax or NumPy arrays, e.g. ``(params, state)``.
+      tree: any tree of jax or NumPy arrays, e.g. ``(params, state)``, also as flax nnx wraps them.
       keep: how many of the latest checkpoints stay, >= 1; None keeps all.
 
     Raises:
       CheckpointError: the folder has this step or a later one, or another program's.
-      TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf that is no array.
+      TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf that is no array, or one that
+        could not be restored as it is: of strings, dates, objects, records, long doubles or 4-bit
+        integers without a sign, or with a mask. It is refused before anything is deleted.
       ImportError: orbax is not installed.
 
     Example:
@@ -60,7 +63,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
     if keep is not None:
         check_positive_integer("keep", keep, remedy=2)
     ocp, path, step = _stored.orbax(), _path(folder), int(step)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(unwrapped(tree))
     records = [
         _stored.record(*leaf)._replace(checksum=_stored.checksum(leaf[1])) for leaf in leaves
     ]
@@ -85,12 +88,13 @@ def restore(
       folder: the one given to :func:`save`.
       like: a tree of the nodes, paths, shapes and dtypes that were saved, of arrays or
         ``jax.ShapeDtypeStruct``: ``(params, tx.init(params))``, or its ``jax.eval_shape``. Its
-        values do not matter, its shardings do: they may be others than at saving.
+        values do not matter, its shardings do: they may be others than at saving. Whether flax nnx
+        wraps the arrays does not matter either.
       step: which checkpoint; None is the latest.
 
     Returns:
-      The step, and a tree like ``like``. Where that has NumPy's arrays so has this; leaves with a
-      sharding lie there; all others lie where JAX puts a new array.
+      The step, and a tree like ``like``. Where that has NumPy's arrays so has this, in the same
+      order of bytes; leaves with a sharding lie there; all others lie where JAX puts a new array.
 
     Raises:
       CheckpointError: no such folder, checkpoint or step; the checkpoint is another tree's, or
@@ -113,17 +117,24 @@ def restore(
       lion_jax.checkpoints.CheckpointError: ...
     """
     path = _path(folder)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+    leaves = jax.tree_util.tree_leaves_with_path(unwrapped(like))
     wanted = [_stored.record(*leaf) for leaf in leaves]
     checkpoint = _choose(path, step)
     records = _read_records(checkpoint)
-    _check_fits(checkpoint, records, wanted)
-    likes = [leaf for _, leaf in leaves]
+    wrapped = [_stored.record(*leaf) for leaf in jax.tree_util.tree_leaves_with_path(like)]
+    if _stored.first_difference(records, wrapped) is None:  # saved before wrappers were left out
+        wanted = wrapped
+    places = _stored.places(records, wanted)
+    _check_fits(checkpoint, records, [wanted[i] for i in places])
+    likes = [leaves[i][1] for i in places]
     arrays = _read_arrays(checkpoint, records, likes)
     for (name, *_, checksum), array in zip(records, arrays, strict=True):
         if None not in (checksum, found := _stored.checksum(array)) and checksum != found:
             raise checkpoint.damaged(f"{name}: its bytes are not those that were saved")
-    return checkpoint.step, treedef.unflatten(map(_stored.to_return, likes, arrays))
+    restored = dict(zip(places, map(_stored.to_return, likes, arrays), strict=True))
+    return checkpoint.step, jax.tree.structure(like).unflatten(
+        map(restored.get, range(len(leaves)))
+    )
 
 
 def latest(folder: str | os.PathLike[str]) -> int | None:

@@ -1,6 +1,7 @@
 """What an optimizer did, readable from its state."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -19,7 +20,7 @@ from lion_jax._dtypes import at_least_float32
 from lion_jax._hyperparameters import by_name
 from lion_jax._leaves import is_absent, is_inexact
 from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
-from lion_jax._states import bare, the_only
+from lion_jax._states import all_fields, the_only, unwrapped
 from lion_jax.combinators import _inner
 from lion_jax.primitives._moments import zero
 
@@ -244,17 +245,20 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
       norm/grad/kernel 2.0
       norm/grad/bias 0.0
     """
-    metrics, per_parameter, signs = (
-        the_only(state, field, "with_metrics", "MetricsState")
-        for field in ("metrics", "per_parameter", "signs")
+    state = unwrapped(state)
+    metrics = the_only(state, "metrics", "with_metrics", "MetricsState")
+    # What is None has no place in a state without types.
+    per_parameter, signs = (
+        next((value for _, value in all_fields(state, field, "MetricsState")), None)
+        for field in ("per_parameter", "signs")
     )
     is_left_out = {"share/sign_flips"} if signs is not None and not keeps(signs) else set()
     read = {name: value for name, value in metrics.items() if name not in is_left_out}
-    for path, of_one in per_parameter.items() if isinstance(per_parameter, dict) else ():
+    for path, of_one in per_parameter.items() if isinstance(per_parameter, Mapping) else ():
         read |= {f"{name}/{path}": x for name, x in of_one.items() if name not in is_left_out}
     for label, numbers in _hyperparameters(state).items():
         read |= {f"hyperparameter/{label}{name}": value for name, value in numbers.items()}
-    return {name: bare(value) for name, value in read.items()}
+    return read
 
 
 def _is_sign_rule(state: optax.OptState) -> bool:
@@ -271,9 +275,7 @@ def _weight_bound(state: optax.OptState) -> jax.Array | None:
 
 def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
     """What the optimizers in the state show, each by what tells it from the others."""
-    found = optax.tree_utils.tree_get_all_with_path(
-        state, "hyperparameters", lambda path, _: hasattr(path[-1], "tuple_name")
-    )
+    found = all_fields(state, "hyperparameters", "HyperparametersState")
     if len(found) == 1:
         return {"": by_name(found[0][1])}
     labels = [

@@ -1,5 +1,6 @@
 """Optimizer states that go on under a changed chain."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from catalogue import CATALOGUE, COMBINATORS
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
@@ -17,6 +19,7 @@ from trees import run, specs, tree
 
 import lion_jax
 from lion_jax import carry_state, compat, groups, precision, primitives
+from lion_jax._links import name_of
 
 GRADIENTS = [tree(seed=seed) for seed in range(1, 7)]
 SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 10)
@@ -563,3 +566,259 @@ def test_a_state_does_not_go_into_integers_or_out_of_them():
         lion_jax.carry_state(tx.init(params), stored, params)
     with pytest.raises(ValueError, match=r"got one with for one without with_quantized.*Try"):
         lion_jax.carry_state(stored.init(params), tx, params)
+
+
+def wrapped(tx, params, gradients):
+    """An nnx model of these parameters and its optimizer, trained by these gradients."""
+    model = nnx.Linear(4, 3, rngs=nnx.Rngs(0), param_dtype=params["kernel"].dtype)
+    nnx.update(model, params)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    return go_on_wrapped(model, optimizer, gradients)
+
+
+def go_on_wrapped(model, optimizer, gradients):
+    like = nnx.state(model, nnx.Param)
+    for gradient in gradients:
+        optimizer.update(model, jax.tree.unflatten(jax.tree.structure(like), gradient.values()))
+    return model, optimizer
+
+
+NNX = {
+    "adamw": (optax.adamw(SCHEDULE), jnp.float32),
+    "lion": (lion_jax.lion(SCHEDULE, weight_decay=0.1), jnp.float32),
+    "average": (lion_jax.with_parameter_average(lion_jax.lookahead(optax.lion(1e-2))), jnp.float32),
+    "injected": (optax.inject_hyperparams(optax.adam)(SCHEDULE), jnp.float32),
+    "codes": (precision.with_quantized_state(lion_jax.adan(SCHEDULE), min_size=0), jnp.float32),
+    "master": (precision.with_master_weights(lion_jax.lion(SCHEDULE)), jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize(("tx", "dtype"), NNX.values(), ids=NNX.keys())
+def test_a_run_in_nnx_goes_on_as_one_without(tx, dtype):
+    """Carried, put back into an optimizer of nnx, and trained on."""
+    params = {"bias": jnp.ones(3, dtype), "kernel": jnp.sin(jnp.arange(12.0, dtype=dtype))}
+    params["kernel"] = params["kernel"].reshape(4, 3)
+    gradients = gradients_of(params, 4)
+    new = optax.chain(optax.clip_by_global_norm(1e9), tx)
+
+    bare, state = run(tx, params, gradients[:2], jit=False)
+    state, said = carry_state(state, new, bare)
+    expected = go_on(new, bare, state, gradients[2:])
+
+    model, optimizer = wrapped(tx, params, gradients[:2])
+    now = nnx.state(model, nnx.Param)
+    for params in (now, nnx.to_pure_dict(now)):
+        for old in (optimizer.opt_state, nnx.as_pure(optimizer.opt_state)):
+            carried, report = carry_state(old, new, params)
+            assert jax.tree.structure(carried) == jax.tree.structure(new.init(params))
+            chex.assert_trees_all_equal(jax.tree.leaves(carried), jax.tree.leaves(state))
+            assert report == said
+    again = nnx.Optimizer(model, new, wrt=nnx.Param)
+    nnx.update(again.opt_state, nnx.state(carry_state(optimizer.opt_state, new, now)[0]))
+    model, again = go_on_wrapped(model, again, gradients[2:])
+    actual = nnx.to_pure_dict(nnx.state(model, nnx.Param)), again.opt_state
+    chex.assert_trees_all_equal(jax.tree.leaves(actual), jax.tree.leaves(expected))
+
+
+def test_a_state_that_nnx_split_goes_on_by_its_names():
+    params = {"bias": jnp.ones(3), "kernel": jnp.ones((4, 3))}
+    _, optimizer = wrapped(optax.adamw(SCHEDULE), params, gradients_of(params))
+    split = nnx.state(optimizer)["opt_state"]
+    carried, report = carry_state(split, optax.adamw(SCHEDULE), params)
+    chex.assert_trees_all_equal(jax.tree.leaves(carried), jax.tree.leaves(optimizer.opt_state))
+    assert (report.dropped, report.created) == ((), ())
+
+
+CODES = {"w": jnp.ones((16, 8)), "b": jnp.ones(3)}
+STORED = {
+    "lion": lion_jax.lion(1e-3),
+    "optax_lion": optax.lion(1e-3),
+    "sgd": optax.sgd(1e-3, momentum=0.9),
+    "adamw": optax.adamw(1e-3),
+    "adabelief": lion_jax.adabelief(1e-3),
+    "adan": lion_jax.adan(1e-3),
+    "ademamix": lion_jax.ademamix(1e-3),
+    "amsgrad": optax.amsgrad(1e-3),
+    "injected": optax.inject_hyperparams(optax.adamw)(1e-3),
+}
+
+
+MOMENTS = {"mu", "nu", "trace", "count", "n", "v", "mu_fast", "mu_slow", "nu_max", "difference"}
+
+
+def stored(tx):
+    return precision.with_quantized_state(tx, min_size=64)
+
+
+def fates(wrap, old, new):
+    """The moments and counts that are carried, created and dropped."""
+    state, tx = made_up(wrap(STORED[old]), CODES), wrap(STORED[new])
+    try:
+        reports = [carry_state(s, tx, CODES)[1] for s in (state, plain(state))]
+    except ValueError:  # nothing fits
+        created, dropped = (fields_of(wrap(STORED[name]).init(CODES)) for name in (new, old))
+        return set(), created, dropped
+    found = [
+        tuple(
+            {name for path in paths for name in path.split("/")} & MOMENTS
+            for paths in (report.carried, report.created, report.dropped)
+        )
+        for report in reports
+    ]
+    assert found[0] == found[1]
+    return found[0]
+
+
+def fields_of(state):
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {name_of(key) for keys, _ in leaves for key in keys} & MOMENTS
+
+
+@pytest.mark.parametrize("new", STORED)
+@pytest.mark.parametrize("old", ["lion", "adamw", "adan", "sgd"])
+def test_moments_stored_as_integers_are_known_by_their_names(old, new):
+    """What goes on, and what does not, is as without `with_quantized_state`."""
+    assert fates(stored, old, new) == fates(lambda tx: tx, old, new)
+
+
+def test_the_integers_of_a_moment_go_on_with_their_exponents_or_not_at_all():
+    params, state = trained(stored(optax.adamw(1e-3)), CODES)
+    for pattern in ("mu/codes/w", "mu/exponents/w"):
+        new, report = carry_state(state, stored(optax.adamw(1e-3)), params, fresh=pattern)
+        fresh = stored(optax.adamw(1e-3)).init(params)
+        made, begun = (field(s, "mu", "ScaleByAdamState") for s in (new, fresh))
+        chex.assert_trees_all_equal(
+            (made.codes["w"], made.exponents["w"]), (begun.codes["w"], begun.exponents["w"])
+        )
+        assert sum("mu" in path for path in report.created) == 2
+        assert not any("nu" in path for path in report.created)
+
+
+def test_a_nu_that_is_no_square_is_not_taken_for_one():
+    sophia = optax.contrib.sophia(1e-3)
+    old = stored(sophia).init(CODES)
+    _, report = carry_state(old, stored(optax.adamw(1e-3)), CODES)
+    assert not any("codes" in path for path in report.carried)
+
+
+def test_integers_of_four_bits_are_not_read_as_eight():
+    old = precision.with_quantized_state(optax.adamw(1e-3), min_size=0, bits=4).init(CODES)
+    new = precision.with_quantized_state(optax.adamw(1e-3), min_size=0)
+    with pytest.raises(ValueError, match=r"got int4 of shape .* need int8 .*Try the bits and min"):
+        carry_state(old, new, CODES)
+
+
+class ToldState(NamedTuple):
+    """A state that tells the size of its groups."""
+
+    group_size: jax.Array
+    inner_state: optax.OptState
+
+
+def told(tx, size):
+    inner = stored(tx)
+    return optax.GradientTransformation(
+        lambda params: ToldState(jnp.zeros(size, bool), inner.init(params)),
+        lambda g, s, p=None: (g, s),
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, WRAPPERS["lookahead"]], ids=["bare", "lookahead"])
+def test_groups_of_another_size_are_refused(wrap):
+    old = told(lion_jax.lion(1e-3), 32).init(CODES)
+    new = wrap(told(lion_jax.lion(1e-3), 20))
+    message = r"got group_size=32 at .*group_size, where .* has group_size=20\. Try group_size=32"
+    for state in (old, plain(old)):
+        for fresh in ((), "group_size"):
+            with pytest.raises(ValueError, match=message):
+                carry_state(state, new, CODES, fresh=fresh)
+        carry_state(state, new, CODES, fresh=["mu/", "group_size"])
+        _, report = carry_state(state, wrap(told(lion_jax.lion(1e-3), 32)), CODES)
+        assert report.dropped == ()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_corrections_are_not_read_in_the_grains_of_another_dtype(bits):
+    tx = precision.with_master_weights(optax.adam(1e-3), correction_bits=bits)
+    params = {"a": jnp.array([1.0, 0.5, 3.0], jnp.bfloat16), "b": jnp.ones(2, jnp.bfloat16)}
+    params, state = trained(tx, params)
+    master = precision.master_params(params, state)
+    half = jax.tree.map(lambda p: p.astype(jnp.float16), params)
+    mixed = params | {"b": half["b"]}
+    message = r"got those to bfloat16 at correction_of, where params are (bfloat16 and )?float16"
+    for old in (state, plain(state)):
+        for others in (half, mixed):
+            with pytest.raises(ValueError, match=message):
+                carry_state(old, tx, others)
+        new, report = carry_state(old, tx, half, fresh="correction")
+        chex.assert_trees_all_equal(field(new, "mu"), field(state, "mu"))
+        stored, new = precision.set_master_params(master, half, new)
+        chex.assert_trees_all_close(precision.master_params(stored, new), master, rtol=1e-4)
+    same, report = carry_state(state, lion_jax.lookahead(tx), params)
+    assert report.dropped == ()
+    chex.assert_trees_all_equal(precision.master_params(params, same), master)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Matrix:
+    """Parameters that are checked whenever they are put together."""
+
+    w: jax.Array
+
+    def __post_init__(self):
+        """Refuses what is no matrix."""
+        assert self.w.ndim == 2
+
+
+def test_parameters_that_check_themselves_go_on():
+    params, state = trained(optax.adamw(SCHEDULE), Matrix(jnp.ones((2, 2))))
+    wrapped, _ = carry_state(state, optax.chain(optax.clip(1.0), optax.adamw(SCHEDULE)), params)
+    same, report = carry_state(wrapped, optax.adamw(SCHEDULE), params)
+    chex.assert_trees_all_equal(same, state)
+    assert report.created == ()
+
+
+def test_what_is_no_array_among_the_parameters_is_left_out():
+    """As in the module of equinox itself, which was filtered for `init`."""
+    module = {"w": jnp.ones(2), "activation": jnp.tanh, "none": None, "name": "dense"}
+    arrays = module | {"activation": None, "name": None}
+    state = made_up(optax.adamw(SCHEDULE), arrays)
+    same, report = carry_state(state, optax.adamw(SCHEDULE), module)
+    chex.assert_trees_all_equal(same, state)
+    assert (report.dropped, report.created) == ((), ())
+
+
+def test_python_floats_are_parameters_too():
+    params = {"a": 1.0, "b": 2.0}
+    state = optax.adam(SCHEDULE).init(params)
+    same, report = carry_state(state, optax.adam(SCHEDULE), params)
+    chex.assert_trees_all_equal(same, state)
+    assert report.created == ()
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["within", "around"])
+def test_moments_stored_as_integers_follow_their_labels(around):
+    """Split and joined again by `optax.partition`, within the integers or around."""
+    adamw = optax.adamw(SCHEDULE)
+
+    def split(**by_label):
+        rules = {label: (adamw if around else stored(adamw), x) for label, x in by_label.items()}
+        return stored(parted(**rules)) if around else parted(**rules)
+
+    params = {"a": jnp.ones((8, 8)), "b": jnp.ones((16, 8))}
+    whole, two = stored(adamw), split(one="a", two="b")
+    state = made_up(whole, params)
+    for old in (state, plain(state)):
+        parts, report = carry_state(old, two, params)
+        assert (report.dropped, report.created) == ((), ())
+        for again in (parts, plain(parts)):
+            joined, report = carry_state(again, whole, params)
+            chex.assert_trees_all_equal(joined, state)
+            assert report.created == ()
+    frozen = groups.freeze(adamw, "^b") if around else groups.freeze(stored(adamw), "^b")
+    less, report = carry_state(state, stored(frozen) if around else frozen, params)
+    assert report.created == ()
+    assert {path.rpartition("/")[2] for path in report.dropped} == {"b"}
+    _, report = carry_state(less, whole, params)
+    assert {path.rpartition("/")[2] for path in report.created} == {"b"}

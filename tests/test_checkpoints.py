@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from catalogue import CATALOGUE, COMBINATORS, INNER
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 from trees import run, tree
 
 import lion_jax
-from lion_jax import checkpoints
+from lion_jax import checkpoints, precision
 from lion_jax.checkpoints import CheckpointError
 
 QUICK = {"lion", "lookahead"}
@@ -204,6 +208,135 @@ def test_refuses_bad_numbers(name, value, tmp_path):
 def test_refuses_leaves_that_are_no_arrays(tmp_path):
     with pytest.raises(TypeError, match=r"got 3 of type int at a/1\. Try jnp\.asarray"):
         checkpoints.save(tmp_path, 1, {"a": (jnp.ones(2), 3)})
+
+
+@pytest.mark.parametrize(
+    ("leaf", "got", "remedy"),
+    [
+        (jnp.tanh, "of type", "the tree with None"),
+        ("adam", "got 'adam' of type str", "the tree with None"),
+        (np.array(["a", "b"]), "got <U1", "leaf.astype"),
+        (np.array(["2026-01-01"], "M8[D]"), r"got datetime64\[D\]", "leaf.astype"),
+        (np.array([1, "a"], object), "got object", "leaf.astype"),
+        (np.zeros(2, [("a", "f4")]), r"got \[\('a', '<f4'\)\]", "leaf.astype"),
+        (np.zeros(0, "V4"), "got .V4", "leaf.astype"),
+        (np.zeros(2, jax.dtypes.float0), "got ", "leaf.astype"),
+        (jnp.zeros(2, jnp.uint4), "got uint4", "leaf.astype"),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), "got a masked one", r"\(leaf.data"),
+    ],
+)
+def test_refuses_by_path_what_could_not_be_restored(leaf, got, remedy, tmp_path):
+    checkpoints.save(tmp_path, 1, {"b": jnp.ones(2)})
+    with pytest.raises(TypeError, match=rf"^each leaf must .*{got}.* at a/1\. Try {remedy}"):
+        checkpoints.save(tmp_path, 2, {"a": (jnp.ones(2), leaf)}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def of_long_double():
+    """An array of a dtype that only some machines have more than a float64 in."""
+    return np.ones(2, np.longdouble)
+
+
+@pytest.mark.skipif(of_long_double().dtype == np.float64, reason="long double is float64 here")
+def test_refuses_long_doubles(tmp_path):
+    with pytest.raises(TypeError, match=r"got float128 at the root\. Try leaf\.astype"):
+        checkpoints.save(tmp_path, 1, of_long_double())
+
+
+NUMPY = [
+    *("?", "i1", "<i2", ">i2", ">i4", "<i8", ">u2", ">u8", "<f2", ">f2", ">f4", "<f8", ">f8"),
+    *(">c8", "<c16", ">c16"),
+]
+LAYOUTS = {
+    "as_it_is": lambda x: x,
+    "fortran": np.asfortranarray,
+    "transposed": lambda x: x.T,
+    "reversed": lambda x: x[..., ::-1] if x.ndim else x,
+    "every_other": lambda x: np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x,
+    "broadcast": lambda x: np.broadcast_to(x, (2, *x.shape)),
+    "of_one_entry": lambda x: np.broadcast_to(x.reshape(-1)[:1], (1, 1)) if x.size else x,
+    "matrix": lambda x: np.asmatrix(x) if x.ndim == 2 else x,
+    "scalar": lambda x: x.reshape(-1)[0] if x.size else x,
+}
+
+
+@st.composite
+def arrays(draw):
+    """NumPy arrays of random bits, of any dtype that JAX knows, any order of bytes, any layout."""
+    extended = [np.dtype(name) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")]
+    dtype = draw(st.sampled_from([*map(np.dtype, NUMPY), *extended]))
+    shape = draw(st.sampled_from([(), (1,), (5,), (2, 3), (0, 2), (2, 1, 3)]))
+    size = int(np.prod(shape, dtype=int)) * dtype.itemsize
+    bits = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), np.uint8)
+    if dtype.kind == "b":
+        bits = bits % 2
+    array = bits.view(dtype).reshape(shape) if size else np.zeros(shape, dtype)
+    array = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](array)
+    if isinstance(array, np.ndarray):
+        array.flags.writeable &= draw(st.booleans())
+    return array
+
+
+@given(st.lists(arrays(), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_what_save_accepts_restore_gives_back_to_the_last_bit(saved):
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints.save(folder, 1, saved)
+        _, restored = checkpoints.restore(folder, saved)
+        assert_same_bits(restored, saved)
+        natives = [np.empty(x.shape, x.dtype.newbyteorder("=")) for x in saved]
+        _, restored = checkpoints.restore(folder, natives)
+        for x, y in zip(restored, saved, strict=True):
+            assert x.dtype.isnative
+            assert x.astype(y.dtype).tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["int2", "int4", "float4_e2m1fn", "float8_e8m0fnu", "bfloat16"])
+def test_small_numbers_keep_every_bit(dtype, tmp_path):
+    saved = {"jax": jnp.arange(-2, 2).astype(dtype), "numpy": np.arange(-2, 2).astype(dtype)}
+    saved["placed"] = jax.device_put(saved["numpy"], jax.devices()[1])
+    checkpoints.save(tmp_path, 1, saved)
+    assert_same_bits(checkpoints.restore(tmp_path, saved)[1], saved)
+
+
+def test_a_file_in_memory_is_saved_as_an_array(tmp_path):
+    saved = np.memmap(tmp_path / "data", ">f4", "w+", shape=(2, 3))
+    saved[:] = np.arange(6).reshape(2, 3)
+    checkpoints.save(tmp_path / "run", 1, saved)
+    assert_same_bits(checkpoints.restore(tmp_path / "run", saved)[1], np.asarray(saved))
+
+
+def test_what_nnx_wraps_is_saved_and_restored_wrapped_or_not(tmp_path):
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, lion_jax.lookahead(optax.adam(1e-3)), wrt=nnx.Param)
+    optimizer.update(model, jax.tree.map(jnp.sin, nnx.state(model, nnx.Param)))
+    state = nnx.state(model, nnx.Param)
+    wrapped = {"params": state, "state": optimizer.opt_state}
+    bare = {"params": nnx.to_pure_dict(state), "state": nnx.as_pure(optimizer.opt_state)}
+    split = {"params": state, "state": nnx.state(optimizer.opt_state)}  # its keys are sorted
+    for step, saved in enumerate((wrapped, bare, split)):
+        checkpoints.save(tmp_path, step, saved)
+        for like in (wrapped, bare, split):
+            assert_same_bits(checkpoints.restore(tmp_path, like)[1], like)
+            assert_same_bits(checkpoints.restore(tmp_path, abstract(like))[1], like)
+
+
+def test_paths_saved_with_their_wrappers_are_still_known(tmp_path, monkeypatch):
+    saved = nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "unwrapped", lambda tree: tree)
+        checkpoints.save(tmp_path, 1, saved)
+    assert_same_bits(checkpoints.restore(tmp_path, saved)[1], saved)
+
+
+def test_corrections_to_another_dtype_are_refused(tmp_path):
+    """Also where the state alone is saved."""
+    params = {"w": jnp.ones((64, 64), jnp.bfloat16)}
+    tx = precision.with_master_weights(optax.sgd(1.0))
+    checkpoints.save(tmp_path, 1, tx.init(params))
+    half = jax.tree.map(lambda p: p.astype(jnp.float16), params)
+    with pytest.raises(CheckpointError, match=r"got bool\(0, 0, 1\) at correction_of"):
+        checkpoints.restore(tmp_path, tx.init(half))
 
 
 def test_refuses_a_sharding_that_does_not_suit(tmp_path):

@@ -6,10 +6,10 @@ import optax
 
 from lion_jax._arithmetic import inverse, sqrt
 from lion_jax._checks import check_number, check_peer
-from lion_jax._hyperparameters import HyperparametersState, hyperparameters
+from lion_jax._hyperparameters import hyperparameters
 from lion_jax._leafwise import of_leaves
 from lion_jax._patterns import distinct_paths
-from lion_jax._states import the_only
+from lion_jax._states import the_only, unwrapped
 from lion_jax.compat._moments import Betas, Scalar, unpack_betas
 from lion_jax.optimizers.lion import decoupled_lion
 
@@ -130,15 +130,12 @@ def report_metrics(
             "state must be that of decoupled_lionw or decoupled_lion; got one of a rule with "
             f"{', '.join(shown)}. Try lion_jax.with_metrics, which measures any rule."
         )
-    inner_state = the_only(
-        state, "inner_state", "optimizer of lion_jax", HyperparametersState.__name__
-    )
     rate = shown["learning_rate"]
+    params = unwrapped(params)
+    momentum = the_only(state, "mu", "decoupled_lion", "InterpolateMomentumState")
     rows = of_leaves(
         _reported,
-        gradients,
-        params,
-        optax.tree_utils.tree_get(inner_state, "mu"),
+        *(jax.tree.leaves(tree) for tree in (unwrapped(gradients), params, momentum)),
         rate=rate,
         b1=shown["b1"],
         decay=rate * shown["weight_decay"] * inverse(shown["initial_learning_rate"], 0.0),

@@ -1,17 +1,19 @@
 """Full-precision weights without a second copy of them."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 
 from lion_jax._checks import check_has_params, check_number_of, check_real, check_transformation
-from lion_jax._dtypes import round_to, widen_abstract
-from lion_jax._states import the_only
+from lion_jax._dtypes import narrow_dtypes_mark, round_to, widen_abstract
+from lion_jax._links import Names, is_covered, names_of
+from lion_jax._states import is_absent, is_array, located, replaced, unwrapped
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._own_leaves import is_inexact, is_none, matching, numbers_of
+from lion_jax.combinators._own_leaves import is_none, matching, numbers_of
 from lion_jax.precision._thresholds import round_at, threshold
 from lion_jax.primitives._moments import wrapping_count, zero
 
@@ -23,11 +25,14 @@ class MasterWeightsState(NamedTuple):
       correction: what the master weights are more than the stored ones, in grains: a tree like the
         parameters, each leaf of its parameter's shape, int8 or int16; None for functions and keys.
       correction_count: updates so far, int32 of shape (); the smallest follows the largest.
+      correction_of: bool without entries, of shape (0, n, m): n is 1 if there are bfloat16
+        parameters and m if there are float16 ones, to whose grains the correction belongs; else 0.
       inner_state: state of the inner transformation, which sees float32 parameters.
     """
 
     correction: Any
     correction_count: jax.Array
+    correction_of: jax.Array
     inner_state: optax.OptState
 
 
@@ -104,12 +109,13 @@ def with_master_weights(
         return MasterWeightsState(
             correction=jax.tree.map(lambda p: jnp.zeros_like(p, dtype), params),
             correction_count=zero(),
+            correction_of=narrow_dtypes_mark(params),
             inner_state=inner.init(jax.tree.map(widen_abstract, params)),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "with_master_weights")
-        correction, count, inner_state = state
+        correction, count, mark, inner_state = state
         params, gradients = matching(correction, params), matching(correction, updates)
         _check_narrow(params)
         check_real(gradients, "with_master_weights")
@@ -118,7 +124,7 @@ def with_master_weights(
         steps, inner_state = update(inner, gradients, inner_state, master, **extra_args)
         count = wrapping_count(count)
         steps, correction = _move_leaves(steps, correction, params, master, threshold(count))
-        return steps, MasterWeightsState(correction, count, inner_state)
+        return steps, MasterWeightsState(correction, count, mark, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -148,9 +154,14 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
       >>> print(params, f"{master_params(params, state)[0]:.6f}")
       [1] 0.999000
     """
-    correction = _correction(state)
-    _check_params(params, correction)
-    return jax.tree.map(_join_if_narrow, correction, params, is_leaf=_is_not_ours)
+    _, correction = _correction(state)
+    bare = unwrapped(params)
+    _check_params(bare, correction)
+    weights = [
+        _join(p, c) if c is not None else jnp.asarray(p, jnp.float32) if is_array(p) else p
+        for _, p, c in _with_corrections(bare, correction)
+    ]
+    return jax.tree.structure(params).unflatten(weights)
 
 
 def set_master_params(
@@ -183,29 +194,40 @@ def set_master_params(
       >>> print(params["kernel"], [f"{w:.5f}" for w in master_params(params, state)["kernel"]])
       [0.100098 0.200195] ['0.10000', '0.20000']
     """
-    correction = _correction(state)
-    _check_like("master", master, params, "the checkpoint of this model")
-    _check_params(params, correction)
-
-    def correct(c, w, p):
-        return c if _is_not_ours(c) else _correct(c, jnp.asarray(w, jnp.float32), p, threshold=0.5)
-
-    def store(c, w, p):
-        if _is_not_ours(c):
-            return jnp.asarray(w, p.dtype) if is_inexact(p) else p
-        return _stored(w, p)
-
-    stored = jax.tree.map(store, correction, master, params, is_leaf=_is_not_ours)
-    correction = jax.tree.map(correct, correction, master, params, is_leaf=_is_not_ours)
-    return stored, optax.tree_utils.tree_set(state, _is_ours, correction=correction)
-
-
-def _correction(state: optax.OptState) -> Any:
-    return the_only(state, "correction", "with_master_weights", MasterWeightsState.__name__)
+    where, correction = _correction(state)
+    bare, weights = unwrapped(params), unwrapped(master)
+    _check_like("master", weights, bare, "the checkpoint of this model")
+    _check_params(bare, correction)
+    goals, stored, corrections = _by_names(weights), [], {}
+    for keys, p, c in _with_corrections(bare, correction):
+        if not is_array(p):
+            stored.append(p)
+            continue
+        w = jnp.asarray(goals[names_of(keys)][1], p.dtype if c is None else jnp.float32)
+        stored.append(w if c is None else _stored(w, p))
+        if c is not None:
+            corrections[names_of(keys)] = _correct(c, w, p, threshold=0.5)
+    new = jax.tree_util.tree_map_with_path(lambda keys, _: corrections[names_of(keys)], correction)
+    return jax.tree.structure(params).unflatten(stored), replaced(state, where, new)
 
 
-def _is_ours(path: Any, _: Any) -> bool:
-    return getattr(path[-1], "tuple_name", "") == MasterWeightsState.__name__
+def _correction(state: optax.OptState) -> tuple[tuple[Any, ...], Any]:
+    """Where the only correction in a state is, and the correction."""
+    return located(state, "correction", "with_master_weights", MasterWeightsState.__name__)
+
+
+def _with_corrections(params: Any, correction: Any) -> Iterator[tuple[KeyPath, Any, Any]]:
+    """The leaves of `params` by path, with the correction of each; None where it has none."""
+    corrections = _by_names(correction)
+    for keys, p in jax.tree_util.tree_leaves_with_path(params):
+        _, c = corrections.get(names_of(keys), (keys, None))
+        yield keys, p, c if is_array(c) else None
+
+
+def _by_names(tree: Any) -> dict[Names, tuple[KeyPath, Any]]:
+    """The leaves, and what stands for absent ones, by what a tree of other nodes calls them too."""
+    below = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_absent)
+    return {names_of(keys): (keys, leaf) for keys, leaf in below}
 
 
 @jax.jit
@@ -216,12 +238,6 @@ def _join(p: jax.Array, correction: jax.Array) -> jax.Array:
     last = jnp.copysign(_last(p, correction.dtype), grains)
     grains = jnp.where(jnp.abs(grains) == most, last, grains)
     return stored + grains * _grain(stored, p.dtype, correction.dtype)
-
-
-def _join_if_narrow(correction: Any, p: Any) -> Any:
-    if _is_not_ours(correction):
-        return jnp.asarray(p, jnp.float32) if is_inexact(p) else p
-    return _join(p, correction)
 
 
 @jax.jit
@@ -303,45 +319,45 @@ def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
 def _check_params(params: Any, correction: Any) -> None:
     """Refuses parameters that do not belong to a correction."""
     _check_like("params", params, correction, "the parameters that belong to this state")
-    ours = dict(jax.tree_util.tree_leaves_with_path(correction))
-    _check_narrow(params, ours.__contains__)
+    for keys, p, c in _with_corrections(params, correction):
+        if c is not None:
+            _check_is_narrow(keys, p)
 
 
 def _check_like(name: str, tree: Any, like: Any, remedy: str) -> None:
-    """Refuses a tree of another structure or other shapes, naming the first leaf by its path."""
-    likes = dict(jax.tree_util.tree_leaves_with_path(like, is_leaf=_is_not_ours))
-    leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
-    for path in [*likes, *leaves]:
-        theirs = likes.get(path, "no leaf")
-        if _is_not_ours(theirs):
+    """Refuses a tree of other leaves or other shapes, naming the first leaf by its path.
+
+    Where `like` has no array, because it is masked or a function, anything will do.
+    """
+    likes, leaves = _by_names(like), _by_names(tree)
+    absent = {names for names, (_, x) in likes.items() if not is_array(x)}
+    for names, (keys, leaf) in [*likes.items(), *leaves.items()]:
+        if is_covered(names, absent) or not (names in likes or is_array(leaf)):
             continue
-        got, expected = _shape(leaves.get(path, "no leaf")), _shape(theirs)
+        got, expected = (_shape(trees.get(names, (keys, None))[1]) for trees in (leaves, likes))
         if got != expected:
             raise ValueError(
                 f"{name} must have the leaves and shapes of the weights; got {got} for {expected} "
-                f"at {jax.tree_util.keystr(path) or 'the root'}. Try {remedy}."
+                f"at {jax.tree_util.keystr(keys) or 'the root'}. Try {remedy}."
             )
 
 
 def _shape(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, str) else jnp.shape(leaf)
+    return jnp.shape(leaf) if is_array(leaf) else "no leaf"
 
 
-def _is_not_ours(x: Any) -> bool:
-    """Whether there is no weight, or optax.masked or optax.partition keeps it from us."""
-    return x is None or isinstance(x, optax.MaskedNode)
-
-
-def _check_narrow(params: Any, is_ours: Callable[[Any], bool] = lambda _: True) -> None:
+def _check_narrow(params: Any) -> None:
     """Refuses parameters that are not 16 bits wide."""
-    for path, p in jax.tree_util.tree_leaves_with_path(params):
-        if not is_ours(path):
-            continue
-        dtype = jnp.result_type(p)
-        if dtype not in (jnp.bfloat16, jnp.float16):
-            raise TypeError(
-                "with_master_weights needs bfloat16 or float16 parameters; got "
-                f"{dtype} at {jax.tree_util.keystr(path) or 'the root'}. Try "
-                "jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), or optax.partition with "
-                "the plain inner transformation for parameters that shall stay wide."
-            )
+    for keys, p in jax.tree_util.tree_leaves_with_path(params):
+        _check_is_narrow(keys, p)
+
+
+def _check_is_narrow(keys: KeyPath, p: Any) -> None:
+    dtype = jnp.result_type(p)
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        raise TypeError(
+            "with_master_weights needs bfloat16 or float16 parameters; got "
+            f"{dtype} at {jax.tree_util.keystr(keys) or 'the root'}. Try "
+            "jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), or optax.partition with "
+            "the plain inner transformation for parameters that shall stay wide."
+        )
