@@ -241,7 +241,18 @@ def _delegate(name: str) -> Callable[..., jax.Array]:
     return lambda self, *others: getattr(self.__jax_array__(), name)(*others)
 
 
-for _operation in ("add", "radd", "sub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "neg"):
+for _operation in (
+    "add",
+    "radd",
+    "sub",
+    "mul",
+    "rmul",
+    "truediv",
+    "rtruediv",
+    "pow",
+    "rpow",
+    "neg",
+):
     setattr(_Rate, f"__{_operation}__", _delegate(f"__{_operation}__"))
 
 

@@ -283,7 +283,9 @@ def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
     ]
     if len(set(labels)) < len(labels):  # no partition's
         labels = list(map(str, range(len(labels))))
-    return {f"{label}/": by_name(numbers) for label, (_, numbers) in zip(labels, found, strict=True)}
+    return {
+        f"{label}/": by_name(numbers) for label, (_, numbers) in zip(labels, found, strict=True)
+    }
 
 
 def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:

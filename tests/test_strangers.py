@@ -1,7 +1,6 @@
 """What people do with every line of the catalogue that its authors did not think of."""
 
 import dataclasses
-import functools
 
 import equinox as eqx
 import jax
