@@ -16,7 +16,7 @@ from lion_jax._checks import (
 from lion_jax._schedules import accepts_schedules
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._own_leaves import check_no_imaginary_part, is_none
+from lion_jax.combinators._own_leaves import check_no_imaginary_part, is_inexact, is_none
 from lion_jax.combinators._slow_weights import check_not_rounded, copy, synchronize
 from lion_jax.primitives._moments import zero
 
@@ -145,12 +145,9 @@ def lookahead(
 def _as_stored(slow, params):
     """Slow weights in the dtypes of the parameters."""
     leaves, treedef = jax.tree.flatten(slow, is_leaf=is_none)
-    likes = treedef.flatten_up_to(params)
+    pairs = zip(leaves, treedef.flatten_up_to(params), strict=True)
     return treedef.unflatten(
-        [
-            s if s is None else s.astype(jnp.result_type(p))
-            for s, p in zip(leaves, likes, strict=True)
-        ]
+        [s.astype(jnp.result_type(p)) if is_inexact(s) else s for s, p in pairs]
     )
 
 
