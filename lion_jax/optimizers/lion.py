@@ -186,8 +186,8 @@ def decoupled_lion(
     "weight_decay",
     "initial_learning_rate",
     # As Lion's, with lambda / eta_0 for lambda.
-    weight_bound=lambda *, weight_decay, initial_learning_rate, **_: (
-        inverse(weight_decay * _inverse(initial_learning_rate), largest_float())
+    weight_bound=lambda *, weight_decay, initial_learning_rate, **_: inverse(
+        weight_decay * _inverse(initial_learning_rate), largest_float()
     ),
 )
 def _decoupled_lion(
