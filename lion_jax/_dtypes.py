@@ -149,9 +149,9 @@ def round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return _round_subnormals(x, rounded, info)
 
 
-def _round_to_tiny(x: jax.Array, info: jnp.finfo) -> jax.Array:
+def _round_to_tiny(x: jax.Array, info: Any) -> jax.Array:
     """As `round_to` to 8 bits or fewer, whose formats differ in what they do beyond their range."""
-    if info.nmant == 0:  # powers of two, subnormal ones too; nobody keeps weights in them
+    if info.nmant == 0:  # powers of two, subnormal ones too, without a sign
         return jax.lax.optimization_barrier(x.astype(info.dtype)).astype(x.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         at_infinity, at_nan, at_minus_zero = (
@@ -166,7 +166,7 @@ def _round_to_tiny(x: jax.Array, info: jnp.finfo) -> jax.Array:
     return jnp.where(jnp.isnan(x), at_nan, rounded)
 
 
-def _round_subnormals(x: jax.Array, rounded: jax.Array, info: jnp.finfo) -> jax.Array:
+def _round_subnormals(x: jax.Array, rounded: jax.Array, info: Any) -> jax.Array:
     grain = float(info.smallest_subnormal)
     return jnp.where(jnp.abs(x) < float(info.tiny), jnp.round(x / grain) * grain, rounded)
 

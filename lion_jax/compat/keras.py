@@ -62,7 +62,8 @@ def lion(
       beta_2: :math:`\beta_2` in [0, 1), likewise.
       weight_decay: :math:`\lambda` >= 0, likewise; None is 0.
       clipnorm: the largest norm of each leaf's gradient >= 0, in the gradients' units, likewise. Of
-        the three kinds of clipping at most one may be given; 0 clips nothing, but counts as given.
+        the three kinds of clipping at most one may be given; the number 0 clips nothing, but
+        counts as given; a traced 0 makes all gradients 0.
       clipvalue: the largest magnitude of a gradient's entry, likewise.
       global_clipnorm: the largest norm over all leaves, likewise.
       use_ema: whether to keep an average of the parameters, for :func:`lion_jax.averaged_params`:

@@ -187,12 +187,11 @@ def test_steps_are_counted_right_at_all_counts(steps):
     counts = jnp.asarray(LATE, jnp.int32)
     gamma = 0.9999999
     expected = gamma ** (LATE // steps).astype(np.float64)
-    np.testing.assert_allclose(step_lr(1.0, steps, gamma)(counts), expected, rtol=2e-5)
+    np.testing.assert_allclose(step_lr(1.0, steps, gamma)(counts), expected, 2e-5, 1e-30)
     expected = gamma ** (steps <= LATE).astype(np.float64)
     np.testing.assert_allclose(multi_step_lr(1.0, [steps], gamma)(counts), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        exponential_lr(1.0, gamma)(counts), gamma ** LATE.astype(np.float64), rtol=2e-5
-    )
+    expected = gamma ** LATE.astype(np.float64)
+    np.testing.assert_allclose(exponential_lr(1.0, gamma)(counts), expected, 2e-5, 1e-30)
 
 
 def test_counts_may_be_narrow_integers():

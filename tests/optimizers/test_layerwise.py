@@ -1,5 +1,7 @@
 """LARS, LAMB, RaLars and AdamP: recorded originals, independent loops, and optax."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,3 +180,32 @@ def _assert_follows(tx, p, gradients, expected):
     for steps in (1, len(gradients)):
         params, _ = run(tx, jnp.asarray(p), jnp.asarray(gradients[:steps]))
         np.testing.assert_allclose(params, expected[steps - 1], rtol=1e-12, atol=1e-14)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Matrix:
+    """A module that checks its arrays, as users write them."""
+
+    w: jax.Array
+
+    def __post_init__(self):
+        """Refuses what is no matrix."""
+        assert self.w.ndim == 2
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        lion_jax.lion(1e-2, weight_decay=0.1),
+        lion_jax.lars(1e-2, weight_decay=0.1),
+        lion_jax.lamb(1e-2, weight_decay=0.1),
+        lion_jax.adan(1e-2, weight_decay=0.1),
+        lion_jax.compat.holocron.lars(1e-2, weight_decay=0.1),
+    ],
+    ids=["lion", "lars", "lamb", "adan", "holocron_lars"],
+)
+def test_trains_a_module_that_checks_its_arrays(tx):
+    params, state = Matrix(jnp.ones((2, 2))), tx.init(Matrix(jnp.ones((2, 2))))
+    updates, _ = tx.update(params, state, params)
+    assert jnp.all(optax.apply_updates(params, updates).w < 1)
