@@ -24,10 +24,11 @@ def state_sharding(
     rank but other extents, such as the exponents of ``precision.with_quantized_state`` with a row
     per group, has it along the dimensions that divide, and is whole along the others, which is
     right but costs memory: :func:`zero_sharding` along an axis over which the parameters are split
-    already gives the same shardings, and reports such leaves. A leaf of another rank (a counter, a
-    number per parameter, a factored moment) is on every device. Within `jax.shard_map` exponents
-    must not be whole where their integers are split: choose a group size that divides the rows of
-    a shard.
+    already gives the same shardings, and reports such leaves. Several of the parameter's shape in
+    one leaf, as in the memory of ``optax.lbfgs``, are split alike behind the first dimension. A
+    leaf of another rank (a counter, a number per parameter, a factored moment) is on every device.
+    Within `jax.shard_map` exponents must not be whole where their integers are split: choose a
+    group size that divides the rows of a shard.
 
     ``jax.jit(optimizer.init)`` alone raises on an Explicit mesh, ``jax.make_mesh``'s default, and
     puts the state wherever the compiler likes on an Auto mesh.
