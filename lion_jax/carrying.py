@@ -207,9 +207,9 @@ def _refuse_units(field: str, old: Leaf, new: Leaf) -> NoReturn:
     was, is_now = ("of both 16-bit dtypes" if x == "float32" else x for x in (dtype, new_dtype))
     raise ValueError(
         "old_state must have corrections to parameters of the dtype of params; got those to "
-        f"{was} at {old.path}, where params are {is_now}. Try the parameters of the run that saved it; or "
-        'fresh="correction" and then set_master_params(master_params(old_params, old_state), '
-        "params, state)."
+        f"{was} at {old.path}, where params are {is_now}. Try the parameters of the run that "
+        'saved it; or fresh="correction" and then set_master_params(master_params(old_params, '
+        "old_state), params, state)."
     )
 
 
