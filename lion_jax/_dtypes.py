@@ -15,7 +15,6 @@ from lion_jax._missing import gradients_of_weights, put_back, update_present, we
 
 P = ParamSpec("P")
 _FLOAT32, _FLOAT64 = jnp.dtype("float32"), jnp.dtype("float64")
-_NARROW = jnp.dtype("bfloat16"), jnp.dtype("float16")
 
 
 def at_least_float32(*arrays: Any) -> jnp.dtype:
@@ -32,18 +31,10 @@ def dtypes_of(tree: Any) -> set[jnp.dtype]:
     return {_dtype(x) for x in jax.tree.leaves(tree)}
 
 
-def narrow_dtypes_mark(tree: Any) -> jax.Array:
-    """An array without entries whose shape tells which 16-bit dtypes are among the leaves.
-
-    Its dtype could tell of one only; and asked with no parameters, it is still an array.
-    """
+def mark_of_dtypes(tree: Any) -> jax.Array:
+    """A number whose dtype is that of the leaves, or float32 where they have several or none."""
     dtypes = dtypes_of(tree)
-    return jnp.zeros((0, *(int(dtype in dtypes) for dtype in _NARROW)), bool)
-
-
-def narrow_dtypes(shape: tuple[int, ...]) -> list[str]:
-    """The dtypes that the shape of a mark tells of."""
-    return [str(dtype) for dtype, is_there in zip(_NARROW, shape[1:], strict=True) if is_there]
+    return jnp.zeros((), dtypes.pop() if len(dtypes) == 1 else _FLOAT32)
 
 
 def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -23,7 +23,7 @@ _SCHEDULES = {
 _FORMS = {"Quantized"}
 # Where nu is no square, so that its integers mean other numbers.
 _SIGNED_NU = {"SophiaState", "ScaleBySM3State"}
-# Fields that tell by their shape how integers are meant.
+# Fields that tell by their shape and dtype how integers are meant.
 UNITS = ("group_size", "correction_of")
 # Nothing reads it, so its place need not be filled for a momentum to go on.
 _UNREAD = {("ScaleByLionState", "count")}
@@ -206,8 +206,13 @@ def _whole(moves: list[tuple[Leaf, Leaf]], target: Link) -> list[tuple[Leaf, Lea
 def _may_replace(old: Leaf, new: Leaf) -> bool:
     """Whether both have entries, or neither, as the signs of metrics where there are too many."""
     if new.field in UNITS:
-        return shape_of(old.value) == shape_of(new.value)
+        return unit_of(old) == unit_of(new)
     return _is_empty(old) == _is_empty(new)
+
+
+def unit_of(leaf: Leaf) -> tuple[tuple[int, ...], str]:
+    """What a leaf tells of integers."""
+    return shape_of(leaf.value), str(leaf.value.dtype)
 
 
 def _is_empty(leaf: Leaf) -> bool:

@@ -13,7 +13,7 @@ import optax
 from jax.core import Tracer
 
 from lion_jax._checks import check_transformation
-from lion_jax._dtypes import cast, narrow_dtypes
+from lion_jax._dtypes import cast
 from lion_jax._links import (
     Leaf,
     Link,
@@ -25,6 +25,7 @@ from lion_jax._links import (
     name_of,
     names_below,
     shape_of,
+    unit_of,
 )
 from lion_jax._patterns import Pattern, first_match
 from lion_jax._states import arrays_of, is_absent, unwrapped
@@ -186,28 +187,29 @@ def _check_units(sources: dict[Leaf, Leaf], old: list[Link], new: list[Link]) ->
             {link.names: link.units()[field] for link in links if field in link.units()}
             for links in (old, new)
         )
-        known = {shape_of(leaf.value) for leaf in theirs.values()}
+        known = {unit_of(leaf) for leaf in theirs.values()}
         for names, leaf in ours.items():
-            unit = shape_of(leaf.value)
-            other = theirs.get(names, leaf if unit in known else next(iter(theirs.values()), leaf))
-            if shape_of(other.value) != unit:
-                _refuse_units(field, other, unit)
+            is_known = unit_of(leaf) in known
+            other = theirs.get(names, leaf if is_known else next(iter(theirs.values()), leaf))
+            if unit_of(other) != unit_of(leaf):
+                _refuse_units(field, other, leaf)
 
 
-def _refuse_units(field: str, old: Leaf, needed: tuple[int, ...]) -> NoReturn:
-    got = shape_of(old.value)
+def _refuse_units(field: str, old: Leaf, new: Leaf) -> NoReturn:
+    (got, dtype), (needed, new_dtype) = unit_of(old), unit_of(new)
     if field == "group_size":
+        got, needed = got[-1], needed[-1]
         raise ValueError(
-            "old_state must have groups as large as new_transformation's; got group_size="
-            f"{got[-1]} at {old.path}, where with_quantized_state has group_size={needed[-1]}. "
-            f"Try group_size={got[-1]}, or new_transformation.init(params), which starts anew."
+            f"old_state must have groups as large as new_transformation's; got group_size={got} "
+            f"at {old.path}, where with_quantized_state has group_size={needed}. "
+            f"Try group_size={got}, or new_transformation.init(params), which starts anew."
         )
-    was, is_now = (" and ".join(narrow_dtypes(shape)) for shape in (got, needed))
+    was, is_now = ("of both 16-bit dtypes" if x == "float32" else x for x in (dtype, new_dtype))
     raise ValueError(
         "old_state must have corrections to parameters of the dtype of params; got those to "
-        f"{was} at {old.path}, where params are {is_now}. Try params in {was}; or "
-        'fresh="correction" and then set_master_params(master_params(old_params, old_state), '
-        "params, state)."
+        f"{was} at {old.path}, where params are {is_now}. Try the parameters of the run that "
+        'saved it; or fresh="correction" and then set_master_params(master_params(old_params, '
+        "old_state), params, state)."
     )
 
 

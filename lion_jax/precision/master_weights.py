@@ -9,7 +9,7 @@ import optax
 from jax.tree_util import KeyPath
 
 from lion_jax._checks import check_has_params, check_number_of, check_real, check_transformation
-from lion_jax._dtypes import narrow_dtypes_mark, round_to, widen_abstract
+from lion_jax._dtypes import mark_of_dtypes, round_to, widen_abstract
 from lion_jax._links import Names, is_covered, names_of
 from lion_jax._states import is_absent, is_array, located, replaced, unwrapped
 from lion_jax.combinators._inner import update
@@ -25,8 +25,8 @@ class MasterWeightsState(NamedTuple):
       correction: what the master weights are more than the stored ones, in grains: a tree like the
         parameters, each leaf of its parameter's shape, int8 or int16; None for functions and keys.
       correction_count: updates so far, int32 of shape (); the smallest follows the largest.
-      correction_of: bool without entries, of shape (0, n, m): n is 1 if there are bfloat16
-        parameters and m if there are float16 ones, to whose grains the correction belongs; else 0.
+      correction_of: 0, of shape () and the parameters' dtype, to whose grains the correction
+        belongs; float32 where they have both.
       inner_state: state of the inner transformation, which sees float32 parameters.
     """
 
@@ -109,7 +109,7 @@ def with_master_weights(
         return MasterWeightsState(
             correction=jax.tree.map(lambda p: jnp.zeros_like(p, dtype), params),
             correction_count=zero(),
-            correction_of=narrow_dtypes_mark(params),
+            correction_of=mark_of_dtypes(params),
             inner_state=inner.init(jax.tree.map(widen_abstract, params)),
         )
 
