@@ -25,6 +25,11 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.asarray(optax.safe_increment(count))
 
 
+def wrapping_count(count: jax.Array) -> jax.Array:
+    """The count after one more update; after the largest int32 comes the smallest."""
+    return count + 1
+
+
 def bias(b: Any, t: jax.Array) -> jax.Array:
     """1 - b**t, what an average that started from 0 is short of; exact where b is near 1."""
     if isinstance(b, jax.Array):
