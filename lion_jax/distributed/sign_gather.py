@@ -130,10 +130,11 @@ def sign_gather(
     def init(params):
         if not is_mapped(axis_name):
             return SignGatherState(inner.init(params))
-        leaves, treedef = jax.tree.flatten(params)
         dimensions = _splittable(inner, params, replicas(axis_name))
-        parts = _parts(leaves, dimensions, in_mesh_order(axis_name))
-        return SignGatherState(inner.init(treedef.unflatten(parts)))
+        # Of the whole: what `inner` decides by size must not differ from a state cut elsewhere.
+        return SignGatherState(
+            _part_of(inner, inner.init(params), params, dimensions, in_mesh_order(axis_name))
+        )
 
     def update(updates, state, params=None, **extra_args):
         check_real(updates, "sign_gather")
@@ -191,6 +192,27 @@ def _parts(
         return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * size, size, dimension)
 
     return list(map(part, leaves, dimensions))
+
+
+def _part_of(
+    inner: Any, state: Any, params: Any, dimensions: list[int | None], axis_name: AxisName
+) -> Any:
+    """This replica's part of a whole state: of each parameter's leaves that are cut as it is."""
+    leaves, treedef = jax.tree.flatten(params)
+
+    def part(x, i):
+        if isinstance(x, optax.MaskedNode):
+            return x
+        is_cut = jnp.ndim(x) == jnp.ndim(leaves[i]) and jnp.size(x) > 1
+        return _parts([x], [dimensions[i]], axis_name)[0] if is_cut else x
+
+    return optax.tree_utils.tree_map_params(
+        inner,
+        part,
+        state,
+        treedef.unflatten(range(len(leaves))),
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
 
 
 def _mean_parts(

@@ -1,10 +1,12 @@
 """Moments as small integers: an exponent for each group, a companded integer for each entry."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 _LARGEST = 126  # exponents e with 2^e and 2^-e both normal float32
 
@@ -24,12 +26,17 @@ class Code(NamedTuple):
     overflowed stays infinite, with an integer of its own; an infinity with a sign becomes the
     largest number.
 
+    A signed number that may not vanish is stored as its sign times q + 1: what would be 0 keeps its
+    sign, and is read as less than any other number, by a share that walks from step to step
+    (:func:`least`). So zeros between gradients do not take the sign away, and a gradient of the
+    other sign turns it round, the sooner the larger it is.
+
     Attributes:
       bits: of the integer, 8 or 4.
       root: r, 2 for numbers and 4 for squares, so that both span the same gradients.
       is_signed: whether there are negative numbers; if not, L is nearly twice as large.
-      may_vanish: whether what is not 0 may become 0. A divisor must not, nor a number of which only
-        the sign counts; a numerator must, or it outlives its divisor.
+      may_vanish: whether nonzero numbers may round to 0. Divisors must not, nor moments that are
+        read only for their sign; a numerator must, or it outlives its divisor.
     """
 
     bits: int
@@ -48,9 +55,14 @@ class Code(NamedTuple):
         return 2 ** (self.bits - 1) - 1
 
     @property
+    def keeps_signs(self) -> bool:
+        """Whether numbers that round to 0 keep their signs."""
+        return self.is_signed and not self.may_vanish
+
+    @property
     def levels(self) -> int:
         """L: magnitudes besides 0."""
-        return self.largest if self.is_signed else 2 * self.largest - 1
+        return self.largest - self.keeps_signs if self.is_signed else 2 * self.largest - 1
 
     def compress(self, z: jax.Array) -> jax.Array:
         """The real number L y of z in [0, 1]."""
@@ -60,6 +72,14 @@ class Code(NamedTuple):
     def expand(self, q: jax.Array) -> jax.Array:
         """The z of an integer."""
         return ((jnp.exp2(q * (2 / self.levels)) - 1) / 3) ** self.root
+
+    def least(self, threshold: jax.Array) -> jax.Array:
+        """The z that a number kept for its sign alone is read as, after it was stored at a threshold.
+
+        A sign gives way to any gradient now and then, after 377 steps at the latest.
+        """
+        share = jnp.where(threshold < 1 / 256, 2.0**-24, threshold)
+        return self.expand(1) * share**2
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -77,42 +97,63 @@ def shared_exponents(x: jax.Array, axis: int, group_size: int) -> jax.Array:
     # XLA:TPU fuses this into what makes x in few shapes only if it is wider or narrower; what it
     # pads it writes out, a byte per entry.
     exponents = exponents.astype(jnp.int8 if rest else jnp.bfloat16)
+    are_cut = _are_groups_cut(x, axis, group_size)
+    if are_cut:
+        exponents = _whole(exponents, axis)
     padding = [(0, rest if i == axis else 0) for i in range(x.ndim)]
     exponents = jnp.pad(exponents, padding, constant_values=-_LARGEST)
-    return (
-        exponents.reshape(_grouped(exponents.shape, axis, group_size))
-        .max(axis + 1)
-        .astype(jnp.int8)
-    )
+    grouped = exponents.reshape(_grouped(exponents.shape, axis, group_size))
+    exponents = grouped.max(axis + 1).astype(jnp.int8)
+    return _split_like(exponents, x) if are_cut else exponents
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def encode(
-    code: Code, x: jax.Array, exponents: jax.Array, threshold: jax.Array, axis: int, group_size: int
+    code: Code,
+    x: jax.Array,
+    exponents: jax.Array,
+    threshold: jax.Array,
+    last_threshold: jax.Array,
+    axis: int,
+    group_size: int,
 ) -> jax.Array:
-    """The integers of `x`, given the exponents of its groups."""
+    """The integers of `x`, given the exponents of its groups, and the threshold of the last step."""
     x = x.astype(jnp.float32)
-    z = jnp.minimum(jnp.abs(x) * _power_of_two(-_spread(exponents, x.shape, axis, group_size)), 1)
+    z = jnp.minimum(jnp.abs(x) * _power_of_two(-_spread(exponents, x, axis, group_size)), 1)
     below = jnp.clip(jnp.floor(code.compress(z)), 0, code.levels - 1)
     z_below, z_above = code.expand(below), code.expand(below + 1)
+    if code.keeps_signs:
+        z_below = jnp.where(below == 0, code.least(last_threshold), z_below)
     is_above = z - z_below >= threshold * (z_above - z_below)
-    q = below + is_above if code.may_vanish else jnp.maximum(below + is_above, x != 0)
-    if code.is_signed:
+    q = jnp.where(is_above, below + 1, below)
+    if code.keeps_signs:
+        q = jnp.sign(x) * (q + 1)
+    elif code.is_signed:
         q = jnp.sign(x) * q
     else:
+        q = q if code.may_vanish else jnp.where(x != 0, jnp.maximum(q, 1), q)
         q = jnp.where(jnp.isinf(x), code.levels + 1, q) - code.largest
     return jnp.where(jnp.isnan(x), -code.largest - 1, q).astype(code.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def decode(
-    code: Code, integers: jax.Array, exponents: jax.Array, axis: int, group_size: int
+    code: Code,
+    integers: jax.Array,
+    exponents: jax.Array,
+    threshold: jax.Array,
+    axis: int,
+    group_size: int,
 ) -> jax.Array:
-    """The float32 numbers of some integers."""
+    """The float32 numbers of some integers, which were stored at a threshold."""
     integers = integers.astype(jnp.float32)
     q = jnp.abs(integers) if code.is_signed else integers + code.largest
-    scale = _power_of_two(_spread(exponents, integers.shape, axis, group_size))
-    x = code.expand(q) * scale
+    scale = _power_of_two(_spread(exponents, integers, axis, group_size))
+    if code.keeps_signs:
+        z = jnp.where(q == 1, code.least(threshold), code.expand(q - 1))
+    else:
+        z = code.expand(q)
+    x = z * scale
     x = jnp.sign(integers) * x if code.is_signed else jnp.where(q > code.levels, jnp.inf, x)
     return jnp.where(integers < -code.largest, jnp.nan, x)
 
@@ -122,13 +163,48 @@ def _power_of_two(exponents: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type((exponents.astype(jnp.int32) + 127) << 23, jnp.float32)
 
 
-def _spread(exponents: jax.Array, shape: tuple[int, ...], axis: int, group_size: int) -> jax.Array:
-    """Each group's exponent at each of its entries."""
+def _spread(exponents: jax.Array, x: jax.Array, axis: int, group_size: int) -> jax.Array:
+    """Each group's exponent at each of its entries of `x`."""
+    if _are_groups_cut(x, axis, group_size):
+        exponents = _whole(exponents, axis)
     like = _grouped(exponents.shape, axis, 1)
     like = (*like[: axis + 1], group_size, *like[axis + 2 :])
     spread = jnp.broadcast_to(jnp.expand_dims(exponents, axis + 1), like)
-    padded = (*shape[:axis], exponents.shape[axis] * group_size, *shape[axis + 1 :])
-    return jax.lax.slice_in_dim(spread.reshape(padded), 0, shape[axis], axis=axis)
+    padded = (*x.shape[:axis], exponents.shape[axis] * group_size, *x.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(spread.reshape(padded), 0, x.shape[axis], axis=axis)
+
+
+def _are_groups_cut(x: jax.Array, axis: int, group_size: int) -> bool:
+    """Whether an Explicit mesh splits an axis within groups, where JAX does not reshape it."""
+    parts = _parts(x, axis)
+    return parts > 1 and x.shape[axis] % (parts * group_size) != 0
+
+
+def _split_like(exponents: jax.Array, x: jax.Array) -> jax.Array:
+    """The exponents, on an Explicit mesh split as `x` is, but for axes that do not divide."""
+    sharding = jax.typeof(x).sharding
+    spec = [
+        names if exponents.shape[axis] % _parts(x, axis) == 0 else None
+        for axis, names in enumerate(sharding.spec)
+    ]
+    if not any(spec):
+        return exponents
+    return jax.sharding.reshard(exponents, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
+
+
+def _parts(x: jax.Array, axis: int) -> int:
+    """Into how many parts an Explicit mesh splits an axis."""
+    sharding = jax.typeof(x).sharding
+    names = sharding.spec[axis] or ()
+    names = names if isinstance(names, tuple) else (names,)
+    return math.prod(sharding.mesh.shape[name] for name in names)
+
+
+def _whole(x: jax.Array, axis: int) -> jax.Array:
+    """`x` with an axis on every device, which an Explicit mesh splits."""
+    sharding = jax.typeof(x).sharding
+    spec = (None if i == axis else names for i, names in enumerate(sharding.spec))
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
 
 
 def _grouped(shape: tuple[int, ...], axis: int, group_size: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from lion_jax._dtypes import at_least_float32, cast
 from lion_jax.combinators._inner import update
 from lion_jax.precision._codes import Code, decode, encode, shared_exponents
 from lion_jax.precision._thresholds import threshold
+from lion_jax.primitives._moments import wrapping_count
 
 # Second moments: never negative, and square gradients. In the states of these types nu is none.
 _SQUARES = frozenset({"nu", "nu_max", "n", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"})
@@ -49,12 +50,15 @@ class QuantizedState(NamedTuple):
     """State of `with_quantized_state`.
 
     Attributes:
-      quantization_count: updates so far, int32 of shape ().
+      quantization_count: updates so far, int32 of shape (); it wraps around.
       inner_state: state of the inner transformation, with a `Quantized` in place of each moment.
+      group_size: false, of shape (group_size,): the shape tells how many entries share an exponent,
+        which the exponents alone do not (40 rows are two groups, of 32 or of 20).
     """
 
     quantization_count: jax.Array
     inner_state: optax.OptState
+    group_size: jax.Array
 
 
 def with_quantized_state(
@@ -116,9 +120,12 @@ def with_quantized_state(
       exponents and for the integers, which costs a TPU less traffic than to keep the moments.
 
     Raises:
-      ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range.
+      ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range; at
+        ``update``, a state of other ``bits`` or another ``group_size``, or a shard of one whose
+        groups cross shards.
       TypeError: an ``inner`` that is no transformation; another argument that is no integer; at
-        ``init``, ``optax.sm3`` within.
+        ``init``, an ``inner`` whose state does not tell which of it are moments, such as
+        ``optax.lbfgs`` and other line searches, or ``optax.flatten``.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -152,19 +159,22 @@ def with_quantized_state(
         # XLA would compute the integers of constant moments while it compiles, for minutes.
         state = jax.tree.map(_as_another, state)
         count = jnp.zeros((), jnp.int32)
-        return QuantizedState(count, store.write(state, state, threshold(count)))
+        stored = store.write(state, state, count, count, params=params)
+        return QuantizedState(count, stored, jnp.zeros(group_size, bool))
 
     def update_fn(updates, state, params=None, **extra_args):
-        count, stored = state
+        count, stored, groups = state
+        _check_group_size(groups, group_size)
         # Twice: XLA:TPU would write out a moment that both the exponents and the integers read.
         likes = _updates_of(inner, updates, params, **extra_args)
         updates = jax.tree.map(_widen, updates)
-        _, ahead = update(inner, updates, store.read(stored), params, **extra_args)
+        _, ahead = update(inner, updates, store.read(stored, count), params, **extra_args)
         stored = jax.tree.map(_as_another, stored)
-        updates, new = update(inner, updates, store.read(stored), params, **extra_args)
-        updates = jax.tree.map(lambda u, like: cast(u, like.dtype), updates, likes)
-        count = jnp.asarray(optax.safe_increment(count))
-        return updates, QuantizedState(count, store.write(new, ahead, threshold(count), stored))
+        updates, new = update(inner, updates, store.read(stored, count), params, **extra_args)
+        updates = _cast_like(updates, likes)
+        new_count = wrapping_count(count)
+        stored = store.write(new, ahead, new_count, count, stored)
+        return updates, QuantizedState(new_count, stored, groups)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -177,14 +187,25 @@ class _Store(NamedTuple):
     group_size: int
     min_size: int
 
-    def write(self, state: Any, ahead: Any, threshold: jax.Array, stored: Any = None) -> Any:
+    def write(
+        self,
+        state: Any,
+        ahead: Any,
+        count: jax.Array,
+        last_count: jax.Array,
+        stored: Any = None,
+        params: Any = None,
+    ) -> Any:
         """A state with its moments as integers; the exponents are those of `ahead`, an equal.
 
-        What has integers, and where their groups are, is as in `stored`, which may be a shard: with
-        less entries, and an axis shorter, than those of the whole on which that was decided.
+        What has integers, and where their groups are, is decided by `params`, once; then it is as
+        in `stored`, which may be a shard: with less entries, and an axis shorter, than those of the
+        whole on which that was decided.
         """
         marked = self._mark(state)
         squares = _squares(marked)
+        at = threshold(count), threshold(last_count)
+        shapes = {path: getattr(p, "shape", ()) for path, p in jax.tree_util.tree_leaves_with_path(params)}
 
         def quantize(path, moment, ahead, *stored):
             if not isinstance(moment, _Moment):
@@ -192,49 +213,41 @@ class _Store(NamedTuple):
             code = self._code(path, squares)
             if code is None:
                 return moment.tree
+            leaves, treedef = jax.tree_util.tree_flatten_with_path(moment.tree)
             if stored:
-                placeholders = stored[0].exponents
-                axes = jax.tree.map(self._stored_axis, *stored[0])
+                held = zip(*map(treedef.flatten_up_to, stored[0]), strict=True)
+                plan = [(self._stored_axis(code, q, e), e) for q, e in held]
             else:
-                placeholders = jax.tree.map(lambda x: jnp.zeros_like(x, bool), moment.tree)
-                axes = jax.tree.map(self._axis, moment.tree)
-            exponents = jax.tree.map(
-                lambda x, axis, placeholder: (
-                    placeholder if axis == _NONE else shared_exponents(x, axis, self.group_size)
-                ),
-                ahead.tree,
-                axes,
-                placeholders,
-            )
-            codes = jax.tree.map(
-                lambda x, e, axis: (
-                    x if axis == _NONE else encode(code, x, e, threshold, axis, self.group_size)
-                ),
-                moment.tree,
-                exponents,
-                axes,
-            )
-            return Quantized(codes, exponents)
+                plan = [self._planned(x, shapes.get(path)) for path, x in leaves]
+            codes, exponents = [], []
+            for (_, x), y, (axis, e) in zip(
+                leaves, treedef.flatten_up_to(ahead.tree), plan, strict=True
+            ):
+                e = e if axis == _NONE else shared_exponents(y, axis, self.group_size)
+                exponents.append(e)
+                codes.append(
+                    x if axis == _NONE else encode(code, x, e, *at, axis, self.group_size)
+                )
+            return Quantized(treedef.unflatten(codes), treedef.unflatten(exponents))
 
         others = [self._mark(ahead), *([] if stored is None else [stored])]
         return jax.tree_util.tree_map_with_path(quantize, marked, *others)
 
-    def read(self, state: Any) -> Any:
-        """The state whose moments are stored in this one."""
+    def read(self, state: Any, count: jax.Array) -> Any:
+        """The state whose moments were stored in this one at a count."""
         squares = _squares(state)
+        at = threshold(count)
 
         def dequantize(path, moment):
             if not isinstance(moment, Quantized):
                 return moment
             code = self._code(path, squares)
-            return jax.tree.map(
-                lambda q, e, axis: (
-                    q if axis == _NONE else decode(code, q, e, axis, self.group_size)
-                ),
-                moment.codes,
-                moment.exponents,
-                jax.tree.map(self._stored_axis, moment.codes, moment.exponents),
-            )
+            codes, treedef = jax.tree.flatten(moment.codes)
+            moments = []
+            for q, e in zip(codes, treedef.flatten_up_to(moment.exponents), strict=True):
+                axis = self._stored_axis(code, q, e)
+                moments.append(q if axis == _NONE else decode(code, q, e, at, axis, self.group_size))
+            return treedef.unflatten(moments)
 
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
 
@@ -247,15 +260,32 @@ class _Store(NamedTuple):
             return Code(self.bits, root=4, is_signed=False, may_vanish=False)
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
-    def _axis(self, x: jax.Array) -> int:
-        """Which axis of a moment is to have the groups."""
-        is_large = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0 and x.size >= self.min_size
-        return _longest_or_rows(x.shape) if is_large else _NONE
+    def _planned(self, x: Any, shape: tuple[int, ...] | None) -> tuple[int, Any]:
+        """Which axis of a moment is to have the groups, and what stands for exponents if none.
 
-    def _stored_axis(self, codes: jax.Array, exponents: jax.Array) -> int:
+        Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
+        one less.
+        """
+        if not _is_inexact(x):
+            return _NONE, jnp.zeros(jnp.shape(x) if isinstance(x, jax.Array) else (), bool)
+        x = jnp.asarray(x)
+        if x.shape != shape:
+            return _NONE, jnp.zeros((1,) * x.ndim, bool)
+        is_real = jnp.issubdtype(x.dtype, jnp.floating)
+        if is_real and x.ndim > 0 and x.size >= self.min_size:
+            return _longest_or_rows(x.shape), None
+        return _NONE, jnp.zeros_like(x, bool)
+
+    def _stored_axis(self, code: Code, codes: jax.Array, exponents: jax.Array) -> int:
         """Where the groups are: where exponents are fewer; if nowhere, each entry has its own."""
         if exponents.dtype == bool:
             return _NONE
+        if codes.dtype != code.dtype:
+            raise ValueError(
+                f"bits must be those of the state; got bits={self.bits} for integers of "
+                f"{codes.dtype}. Try bits={8 if codes.dtype == jnp.int8 else 4}, or "
+                "tx.init(params), which starts anew."
+            )
         axes = [axis for axis in range(codes.ndim) if codes.shape[axis] != exponents.shape[axis]]
         groups = [math.ceil(codes.shape[axis] / self.group_size) for axis in axes]
         if [exponents.shape[axis] for axis in axes] != groups or len(axes) > 1:
@@ -269,7 +299,17 @@ class _Store(NamedTuple):
 
     def _mark(self, state: Any) -> Any:
         """The state with a leaf in place of each tree like the parameters."""
-        return optax.tree_utils.tree_map_params(self.inner, _Moment, state, is_leaf=lambda _: True)
+        try:
+            return optax.tree_utils.tree_map_params(
+                self.inner, _Moment, state, is_leaf=lambda _: True
+            )
+        except Exception as error:  # of an init that takes no placeholder, which raises what it may
+            raise TypeError(
+                "inner must tell its moments from the rest of its state, by an init that takes "
+                f"optax's placeholder for parameters; got the state of {_names_in(state)}, whose "
+                f"init raises {type(error).__name__}: {str(error).partition(chr(10))[0]}. Try "
+                "with_quantized_state around the links of the chain that keep moments only."
+            ) from error
 
 
 class _Squares(NamedTuple):
@@ -293,6 +333,19 @@ def _field(path: Any) -> str:
     return str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
 
 
+def _names_in(state: Any) -> str:
+    """The types of the states in a state."""
+    types = []
+
+    def note(x):
+        if hasattr(x, "_fields"):
+            types.append(type(x).__name__)
+            jax.tree.map(note, list(x), is_leaf=lambda y: hasattr(y, "_fields"))
+
+    jax.tree.map(note, state, is_leaf=lambda x: hasattr(x, "_fields"))
+    return ", ".join(dict.fromkeys(types)) or type(state).__name__
+
+
 def _is_moment(x: Any) -> bool:
     return isinstance(x, Quantized | _Moment)
 
@@ -304,18 +357,52 @@ class _Moment:
         self.tree = tree
 
 
-def _updates_of(inner: Any, updates: Any, params: Any, **extra_args: Any) -> Any:
-    """The dtypes of the updates that the inner transformation gives by itself."""
+def _updates_of(inner: Any, updates: Any, params: Any, **extra_args: Any) -> list[Any]:
+    """The dtypes of the updates that the inner transformation gives by itself; None of no array."""
+    leaves, treedef = jax.tree.flatten((updates, params))
+    arrays = {i: x for i, x in enumerate(leaves) if _is_inexact(x)}
 
-    def alone(updates, params):
-        state = inner.init(updates if params is None else params)
-        return update(inner, updates, state, params, **extra_args)[0]
+    def alone(arrays):
+        updates, params = treedef.unflatten([arrays.get(i, x) for i, x in enumerate(leaves)])
+        likes = updates if params is None else params
+        # A function among the leaves of a module has no moment.
+        state = inner.init(jax.tree.map(lambda p: p if _is_number(p) else None, likes))
+        updates, _ = update(inner, updates, state, params, **extra_args)
+        return [u if _is_inexact(u) else None for u in jax.tree.leaves(updates)]
 
-    return jax.eval_shape(alone, updates, params)
+    return jax.eval_shape(alone, arrays)
 
 
-def _widen(g: Any) -> jax.Array:
-    return jnp.asarray(g, at_least_float32(g))
+def _cast_like(updates: Any, likes: list[Any]) -> Any:
+    """Updates in these dtypes."""
+    leaves, treedef = jax.tree.flatten(updates)
+    pairs = zip(leaves, likes, strict=True)
+    return treedef.unflatten([u if like is None else cast(u, like.dtype) for u, like in pairs])
+
+
+def _check_group_size(groups: jax.Array, group_size: int) -> None:
+    """Refuses a state whose groups are of another size, which may have as many exponents."""
+    if groups.shape != (group_size,):
+        theirs = groups.shape[-1] if groups.shape else "another size"
+        raise ValueError(
+            f"group_size must be that of the state; got group_size={group_size} for a state of "
+            f"groups of {theirs}. Try group_size={theirs}, or tx.init(params), which starts anew."
+        )
+
+
+def _is_inexact(x: Any) -> bool:
+    """Whether it is a number, or an array of numbers, that has a derivative."""
+    return _is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def _is_number(x: Any) -> bool:
+    """Whether it is a number or an array of them."""
+    is_array = hasattr(x, "shape") and hasattr(x, "dtype")
+    return isinstance(x, int | float | complex) or (is_array and x.dtype != jax.dtypes.float0)
+
+
+def _widen(g: Any) -> Any:
+    return jnp.asarray(g, at_least_float32(g)) if _is_inexact(g) else g
 
 
 def _longest_or_rows(shape: tuple[int, ...]) -> int:
@@ -325,6 +412,6 @@ def _longest_or_rows(shape: tuple[int, ...]) -> int:
     return shape.index(max(shape))
 
 
-def _as_another(x: jax.Array) -> jax.Array:
+def _as_another(x: Any) -> Any:
     """The same array, which the compiler takes for one it knows nothing of."""
-    return jax.lax.optimization_barrier(x)
+    return jax.lax.optimization_barrier(x) if isinstance(x, jax.Array) else x

@@ -10,6 +10,7 @@ from trees import run
 
 import lion_jax
 from lion_jax import checkpoints
+from lion_jax.distributed import sign_gather, state_sharding
 from lion_jax.precision import with_master_weights, with_quantized_state
 
 RULES = {
@@ -120,6 +121,72 @@ def test_groups_that_cross_shards_give_the_same(rule):
     actual = run(tx, *jax.device_put((params, gradients), sharding))
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
+
+
+EXPLICIT = [
+    ((40, 16), PartitionSpec("a"), (8,)),
+    ((80, 16), PartitionSpec(("a", "b")), (2, 4)),
+    ((250, 16), PartitionSpec("a", "b"), (2, 4)),
+    ((4, 40, 16), PartitionSpec(None, "b", "a"), (2, 4)),
+    ((240, 16), PartitionSpec("a"), (8,)),  # as many exponents as devices, in other places
+]
+
+
+@pytest.mark.parametrize("bits", [8, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("shape", "spec", "extents"),
+    [*EXPLICIT[:2], *(pytest.param(*case, marks=pytest.mark.slow) for case in EXPLICIT[2:])],
+    ids=str,
+)
+def test_groups_that_cross_shards_of_an_explicit_mesh_give_the_same(shape, spec, extents, bits):
+    """`jax.make_mesh` makes one; the state lies where `state_sharding` says."""
+    rng = np.random.default_rng(0)
+    params = jnp.asarray(0.02 * rng.standard_normal(shape), jnp.bfloat16)
+    gradients = [jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for _ in range(2)]
+    tx = small("lion", min_size=0, bits=bits)
+    expected = run(tx, params, gradients)
+    mesh = jax.make_mesh(extents, ("a", "b")[: len(extents)])
+    sharding = NamedSharding(mesh, spec)
+    shardings = state_sharding(tx, params, sharding)
+    with jax.set_mesh(mesh):
+        params, gradients = jax.device_put((params, gradients), sharding)
+        init = jax.jit(tx.init, out_shardings=shardings)
+        actual = run(optax.GradientTransformation(init, tx.update), params, gradients)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
+    for a, s in zip(jax.tree.leaves(actual[1]), jax.tree.leaves(shardings), strict=True):
+        assert a.sharding.is_equivalent_to(s, a.ndim)
+
+
+def test_a_mapped_init_makes_the_parts_of_the_state_outside():
+    """A part may be smaller than `min_size` where the whole is not."""
+    tx = sign_gather(with_quantized_state(lion_jax.scale_by_sign_momentum(), min_size=512), "d")
+    params = jnp.ones((256, 4))
+    whole = jax.jit(tx.init)(params)
+    parts = jax.pmap(tx.init, axis_name="d")(jnp.stack([params] * 8))
+    for part, leaf in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        assert part.dtype == leaf.dtype
+        joined = part.reshape(leaf.shape) if leaf.ndim == 2 else part[0]
+        np.testing.assert_array_equal(np.asarray(joined), np.asarray(leaf))
+
+
+@pytest.mark.parametrize("kind", ["restore", "carry"])
+def test_a_state_of_other_groups_does_not_go_on(kind, tmp_path):
+    """40 rows have as many exponents in groups of 20 as in groups of 32."""
+    params = jnp.ones((40, 8))
+    old, new = (
+        lion_jax.with_finite_guard(
+            with_quantized_state(lion_jax.lion(1e-3), min_size=0, group_size=size)
+        )
+        for size in (32, 20)
+    )
+    state = old.init(params)
+    with pytest.raises(ValueError, match=r"group_size"):
+        if kind == "carry":
+            lion_jax.carry_state(state, new, params)
+        else:
+            checkpoints.save(tmp_path / "run", 1, state)
+            checkpoints.restore(tmp_path / "run", new.init(params))
 
 
 @lion_soon
