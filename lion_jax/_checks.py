@@ -328,19 +328,6 @@ def check_has_params(params: optax.Params | None, needed_by: str) -> None:
         )
 
 
-def check_shapes(updates: Any, params: Any, name: str) -> None:
-    """Refuses gradients of other shapes than their parameters, naming the first by its path."""
-    found, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda p: p is None)
-    for (path, p), g in zip(found, treedef.flatten_up_to(updates), strict=True):
-        if p is None or g is None or not hasattr(g, "shape") or jnp.shape(g) == jnp.shape(p):
-            continue
-        raise ValueError(
-            f"{name} needs each gradient in the shape of its parameter; got {jnp.shape(g)} for "
-            f"{jnp.shape(p)} at {jax.tree_util.keystr(path) or 'the root'}. Try the gradient of a "
-            "scalar loss, and what takes a gradient per example around this, not within it."
-        )
-
-
 def check_real(tree: Any, needed_by: str) -> None:
     """Refuses complex leaves, naming the first by its path."""
     if not any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes_of(tree)):

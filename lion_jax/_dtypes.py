@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lion_jax._leaves import weights_of
 from lion_jax._matching import check_match, check_same_shapes
-from lion_jax._missing import gradients_of_weights, put_back, update_present, weights_of
+from lion_jax._missing import gradients_of_weights, put_back, update_present
 
 P = ParamSpec("P")
 _FLOAT32, _FLOAT64 = jnp.dtype("float32"), jnp.dtype("float64")

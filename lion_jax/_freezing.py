@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._leaves import is_absent, is_array, is_inexact
+from lion_jax._leaves import is_array, is_none, is_weight
 
 
 class Frozen(NamedTuple):
@@ -27,7 +27,7 @@ class Frozen(NamedTuple):
     @classmethod
     def of(cls, params: Any, is_frozen: Callable[[Any], Any]) -> "Frozen":
         """From parameters and a function from them to a tree of booleans."""
-        leaves, treedef = jax.tree.flatten(params, is_leaf=is_absent)
+        leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         chosen = iter(jax.tree.leaves(is_frozen(params)))
         return cls(leaves, treedef, [x is not None and next(chosen) for x in leaves])
 
@@ -101,11 +101,11 @@ class Frozen(NamedTuple):
         return any(part is not None for part in parts) and all(
             part is None or (is_array(part) and jnp.shape(part) == jnp.shape(x))
             for x, part in zip(self.leaves, parts, strict=True)
-            if is_inexact(x)
+            if is_weight(x)
         )
 
     def _is_rest(self, i: int) -> bool:
-        return self.flags[i] and not is_inexact(self.leaves[i])
+        return self.flags[i] and not is_weight(self.leaves[i])
 
     def _tree(self, leaves: Any) -> Any:
         return self.treedef.unflatten(leaves)

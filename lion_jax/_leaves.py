@@ -1,26 +1,74 @@
-"""Leaves that are trained, and those that are not looked at."""
+"""Leaves: those that a gradient moves, and those that are not looked at.
 
+A weight is an array of real or complex numbers. Beside weights a tree may hold the functions of an
+equinox module, random keys, integers and booleans: no gradient moves them. None stands for no leaf.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 
-def is_inexact(leaf: Any) -> bool:
-    """Whether it is a floating-point or complex number, or an array of them.
-
-    Functions, PRNG keys, integers and booleans are not.
-    """
-    dtype = getattr(leaf, "dtype", type(leaf))
-    is_array = hasattr(leaf, "shape") and not isinstance(leaf, type)
-    return (is_array or isinstance(leaf, float | complex)) and jnp.issubdtype(dtype, jnp.inexact)
+def is_none(leaf: Any) -> bool:
+    """Whether there is no leaf here."""
+    return leaf is None
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether it has a shape and a dtype, as Python's numbers have too."""
+    """Whether it is an array, also an abstract one, or a Python number: it has shape and dtype."""
     has_both = hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, type)
     return has_both or isinstance(leaf, bool | int | float | complex)
 
 
-def is_absent(leaf: Any) -> bool:
-    """Whether it is None, which stands for no leaf."""
-    return leaf is None
+def is_number(leaf: Any) -> bool:
+    """Whether it is of real or complex numbers, integers or booleans: no random keys, no float0."""
+    dtype = getattr(leaf, "dtype", None)
+    is_odd = dtype == jax.dtypes.float0 or jnp.issubdtype(dtype or bool, jax.dtypes.extended)
+    return is_array(leaf) and not is_odd
+
+
+def is_weight(leaf: Any) -> bool:
+    """Whether it is of real or complex numbers."""
+    return is_number(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def has_gradient(g: Any) -> bool:
+    """Whether there is a gradient: neither None nor JAX's float0, which is one of nothing."""
+    return g is not None and getattr(g, "dtype", None) != jax.dtypes.float0
+
+
+def arrays_of(tree: Any) -> Any:
+    """The tree with None in place of what has no dtype, such as functions."""
+    return _only(is_array, tree)
+
+
+def numbers_of(tree: Any) -> Any:
+    """The tree with None in place of functions and random keys."""
+    return _only(is_number, tree)
+
+
+def weights_of(tree: Any) -> Any:
+    """The tree with None in place of what is no weight."""
+    return _only(is_weight, tree)
+
+
+def matching(stored: Any, tree: Any) -> Any:
+    """A tree with None where the stored one has no leaf, or where itself has no gradient."""
+    leaves, treedef = jax.tree.flatten(stored, is_leaf=is_none)
+    others = treedef.flatten_up_to(tree)
+    pairs = zip(leaves, others, strict=True)
+    new = [x if s is not None and has_gradient(x) else None for s, x in pairs]
+    return treedef.unflatten(new)
+
+
+def rebuilt(tree: Any, treedef: Any, leaves: list[Any], new: list[Any]) -> Any:
+    """The tree with new leaves; itself if they are the old ones, since a node may check them."""
+    is_same = all(x is y for x, y in zip(leaves, new, strict=True))
+    return tree if is_same else treedef.unflatten(new)
+
+
+def _only(is_kept: Callable[[Any], bool], tree: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    return rebuilt(tree, treedef, leaves, [x if is_kept(x) else None for x in leaves])

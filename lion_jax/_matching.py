@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._leaves import is_none
 
-def check_match(name: str, updates: optax.Updates, params: optax.Params) -> None:
+
+def check_match(name: str, updates: optax.Updates, params: Any) -> None:
     """Refuses a leaf that would broadcast with its parameter, or lose an imaginary part to it.
 
     Args:
@@ -20,7 +22,7 @@ def check_match(name: str, updates: optax.Updates, params: optax.Params) -> None
       TypeError: a complex leaf for a real parameter, by its path.
     """
     for i, (u, p) in enumerate(_pairs(updates, params)):
-        if u is None:
+        if u is None or p is None:
             continue
         if jnp.shape(u) != jnp.shape(p):
             _refuse_shape(name, "their parameters'", u, p, _path(updates, i))
@@ -35,30 +37,27 @@ def check_match(name: str, updates: optax.Updates, params: optax.Params) -> None
 def check_same_shapes(name: str, tree: Any, like: Any) -> None:
     """Refuses a leaf of `tree` whose shape is another than in `like`, by its path."""
     for i, (x, y) in enumerate(_pairs(tree, like)):
-        if x is not None and jnp.shape(x) != jnp.shape(y):
+        if x is not None and y is not None and jnp.shape(x) != jnp.shape(y):
             _refuse_shape(name, "the state's", x, y, _path(tree, i))
 
 
 def _refuse_shape(name: str, whose: str, got: Any, expected: Any, path: str) -> NoReturn:
     raise ValueError(
         f"{name} must have {whose} shapes; got {jnp.shape(got)} for {jnp.shape(expected)} at "
-        f"{path}. Try jax.grad of a loss that is one number, by the parameters of this state."
+        f"{path}. Try jax.grad of a loss that is one number; what takes a gradient for each "
+        "example goes around this, not within it."
     )
 
 
 def _pairs(tree: Any, like: Any) -> list[tuple[Any, Any]]:
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     return list(zip(leaves, treedef.flatten_up_to(like), strict=True))
 
 
 def _path(tree: Any, i: int) -> str:
-    keys, _ = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_none)[i]
+    keys, _ = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_none)[i]
     return jax.tree_util.keystr(keys) or "the root"
 
 
 def _is_complex(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
-
-
-def _is_none(x: Any) -> bool:
-    return x is None

@@ -10,7 +10,7 @@ import optax
 
 from lion_jax._dtypes import at_least_float32, round_to
 from lion_jax._leafwise import of_leaves
-from lion_jax._leaves import is_absent, is_inexact
+from lion_jax._leaves import is_none, is_weight
 from lion_jax._patterns import distinct_paths
 
 NEAR = 0.9  # of the bound that weight decay sets
@@ -50,7 +50,7 @@ class Step(NamedTuple):
         that are floating-point numbers.
         """
         like = params if signs is None else signs
-        found, treedef = jax.tree_util.tree_flatten_with_path(like, is_leaf=is_absent)
+        found, treedef = jax.tree_util.tree_flatten_with_path(like, is_leaf=is_none)
         columns = map(treedef.flatten_up_to, (gradients, updates, params))
         rows = [
             (*row, keys) for (keys, x), *row in zip(found, *columns, strict=True) if x is not None
@@ -59,7 +59,7 @@ class Step(NamedTuple):
         kept = [
             (_or_zeros(g, p), _or_zeros(u, p), jnp.asarray(p), keys, name, g is not None)
             for name, (g, u, p, keys) in named
-            if is_inexact(p) and (known is None or name in known)
+            if is_weight(p) and (known is None or name in known)
         ]
         g, u, p, keys, names, has_gradient = map(list, zip(*kept, strict=True)) if kept else _EMPTY
         return cls(g, u, p, keys, names, has_gradient, inner_state)
@@ -68,10 +68,10 @@ class Step(NamedTuple):
 def no_signs(params: optax.Params, largest: float) -> Any:
     """What to compare the first update's signs with; of more than `largest` entries, nothing."""
     leaves, treedef = jax.tree.flatten(params)
-    entries = sum(math.prod(jnp.shape(p)) for p in leaves if is_inexact(p))
+    entries = sum(math.prod(jnp.shape(p)) for p in leaves if is_weight(p))
 
     def signs(p):
-        if not is_inexact(p):
+        if not is_weight(p):
             return None
         if entries > largest:
             return jnp.zeros((0, *jnp.shape(p)[1:]), jnp.int8)

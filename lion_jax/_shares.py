@@ -10,11 +10,12 @@ import optax
 from lion_jax._checks import is_function
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import PerLeaf, in_order_of, map_leaves
+from lion_jax._leaves import is_none
 
 
 def spread(mask: Any, params: optax.Params, name: str = "mask") -> Any:
     """A tree like the parameters from a prefix of one, a function to one, or None for True."""
-    leaves, treedef = jax.tree.flatten(params, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
     shares = shares_of(mask, params, name)
     return treedef.unflatten(
         None if p is None else share for p, share in zip(leaves, shares, strict=True)
@@ -24,10 +25,10 @@ def spread(mask: Any, params: optax.Params, name: str = "mask") -> Any:
 def shares_of(mask: Any, params: optax.Params, name: str = "mask") -> PerLeaf:
     """The leaves of `spread`."""
     tree = mask(params) if is_function(mask) else True if mask is None else mask
-    shares, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
+    shares, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     try:
         parts = treedef.flatten_up_to(params)
-        below = [jax.tree.leaves(part, is_leaf=_is_none) for part in parts]
+        below = [jax.tree.leaves(part, is_leaf=is_none) for part in parts]
         if any(s is None and leaves != [None] for s, leaves in zip(shares, below, strict=True)):
             raise ValueError("None stands where the parameters have a leaf")
     except ValueError as error:
@@ -63,7 +64,7 @@ def map_shares(
     Returns:
       The new updates.
     """
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     columns = [treedef.flatten_up_to(tree) for tree in read]
     shares = in_order_of(treedef, shares)
     is_idle = [
@@ -79,10 +80,6 @@ def map_shares(
     return treedef.unflatten(
         u if idle else x for idle, u, x in zip(is_idle, leaves, new, strict=True)
     )
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 def _dtype_beside(u: Any) -> jnp.dtype:

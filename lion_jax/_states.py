@@ -49,13 +49,6 @@ def unwrapped(tree: Any) -> Any:
     )
 
 
-def arrays_of(params: Any) -> Any:
-    """The parameters with None for what is no array, such as the functions of a module."""
-    if all(map(is_array, jax.tree.leaves(params))):
-        return params
-    return jax.tree.map(lambda p: p if is_array(p) else None, params)
-
-
 def replaced(state: Any, where: tuple[Any, ...], new: Any) -> Any:
     """The state, in its wrappers if it has any, with the leaves of `new` at a path in it."""
     values = iter(jax.tree.leaves(new))
@@ -86,13 +79,6 @@ def children_of(node: Any) -> list[tuple[Any, Any]]:
 def is_leaf(node: Any) -> bool:
     """Whether there is nothing below it because it is a leaf."""
     return jax.tree_util.all_leaves([node])
-
-
-def is_array(x: Any) -> bool:
-    """Whether it is an array, also an abstract one, or a number: no function, None or the like."""
-    return isinstance(x, bool | int | float | complex) or (
-        hasattr(x, "shape") and hasattr(x, "dtype")
-    )
 
 
 def is_absent(node: Any) -> bool:

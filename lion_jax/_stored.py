@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lion_jax._states import is_array
+from lion_jax._leaves import is_array
 
 # What orbax gives back as it was; others it refuses while it writes, without saying where.
 _DTYPES = frozenset(

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from lion_jax._checks import check_transformation
 from lion_jax._dtypes import cast
+from lion_jax._leaves import arrays_of
 from lion_jax._links import (
     Leaf,
     Link,
@@ -28,7 +29,7 @@ from lion_jax._links import (
     unit_of,
 )
 from lion_jax._patterns import Pattern, first_match
-from lion_jax._states import arrays_of, is_absent, unwrapped
+from lion_jax._states import is_absent, unwrapped
 
 
 @jax.tree_util.register_static

@@ -13,12 +13,12 @@ from lion_jax._checks import (
     check_flag,
     check_has_params,
     check_positive_integer,
-    check_shapes,
     check_transformation,
 )
 from lion_jax._dtypes import at_least_float32
 from lion_jax._hyperparameters import by_name
-from lion_jax._leaves import is_absent, is_inexact
+from lion_jax._leaves import is_none, is_weight
+from lion_jax._matching import check_match
 from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
 from lion_jax._states import all_fields, the_only, unwrapped
 from lion_jax.combinators import _inner
@@ -138,7 +138,7 @@ def with_metrics(
         return MetricsState(zero(), metrics | {"step": zero()}, of_each, signs, inner_state)
 
     def measured(step, signs, axis_name=axis_name):
-        before, treedef = jax.tree.flatten(signs, is_leaf=is_absent)
+        before, treedef = jax.tree.flatten(signs, is_leaf=is_none)
         present = None if signs is None else [x for x in before if x is not None]
         sums, present = sums_of(step, present, _weight_bound(step.inner_state))
         of_all, of_each = over_devices(sums, axis_name, _dtype(step.params), per_parameter)
@@ -155,7 +155,7 @@ def with_metrics(
                 "state must be that of with_metrics, from its init; got one of type "
                 f"{type(state).__name__}. Try lion_jax.carry_state(state, tx, params)."
             )
-        check_shapes(updates, params, "with_metrics")
+        check_match("gradients", updates, params)
         gradients, count = updates, _next_in_phase(state.update_count, every)
         known = _names_in(state.per_parameter) if per_parameter else None
 
@@ -296,7 +296,7 @@ def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:
     """
     is_known = metrics["step"] >= 0  # which is always so, but no compiler can tell
     return jax.tree.map(
-        lambda g: jnp.where(is_known, g, jnp.zeros((), g.dtype)) if is_inexact(g) else g, gradients
+        lambda g: jnp.where(is_known, g, jnp.zeros((), g.dtype)) if is_weight(g) else g, gradients
     )
 
 

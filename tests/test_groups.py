@@ -635,7 +635,9 @@ def test_what_a_value_function_is_given_besides_is_not_hidden_from_it():
     assert updates["b"] == 0
 
 
-@pytest.mark.parametrize("around", [lambda tx: tx, lion_jax.with_finite_guard], ids=["alone", "guarded"])
+@pytest.mark.parametrize(
+    "around", [lambda tx: tx, lion_jax.with_finite_guard], ids=["alone", "guarded"]
+)
 def test_frozen_integers_stay_and_have_no_state(around):
     params = {"w": jnp.ones(2), "rows": jnp.array([1, 2])}
 

@@ -120,7 +120,7 @@ class Matrix:
 
     w: jax.Array
 
-    def __post_init__(self):
+    def __post_init__(self):  # noqa: D105
         assert self.w.ndim == 2
 
 

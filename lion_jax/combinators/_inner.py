@@ -8,13 +8,14 @@ import optax
 
 from lion_jax._dtypes import as_before
 from lion_jax._leafwise import map_leaves, sum_leaves
+from lion_jax._leaves import numbers_of
 from lion_jax._matching import check_match
-from lion_jax._missing import arrays_of, update_present
+from lion_jax._missing import update_present
 
 
 def init(inner: optax.GradientTransformation, params: optax.Params) -> optax.OptState:
     """The state of the inner transformation, which sees no functions and no random keys."""
-    return inner.init(arrays_of(params))
+    return inner.init(numbers_of(params))
 
 
 def update(

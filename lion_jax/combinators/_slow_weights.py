@@ -8,11 +8,11 @@ import optax
 
 from lion_jax._dtypes import at_least_float32, cast
 from lion_jax._leafwise import map_leaves
-from lion_jax.combinators._own_leaves import (
+from lion_jax._leaves import (
     has_gradient,
     is_array,
-    is_inexact,
     is_none,
+    is_weight,
 )
 
 _ROUNDED = {
@@ -90,7 +90,7 @@ def synchronize(
 
 def moves(stored: Any, u: Any) -> bool:
     """Whether a step moves what is stored: not integers, nor what has no gradient."""
-    return is_inexact(stored) and has_gradient(u)
+    return is_weight(stored) and has_gradient(u)
 
 
 def as_dtype_of(number: Any, x: jax.Array) -> Any:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_positive_integer, check_shapes, check_transformation
+from lion_jax._checks import check_positive_integer, check_transformation
 from lion_jax._dtypes import widen
 from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import is_absent, is_inexact
+from lion_jax._leaves import is_none, is_weight
+from lion_jax._matching import check_match
 from lion_jax.combinators._inner import update_where
 from lion_jax.primitives._moments import next_count, zero, zeros_like
 
@@ -90,15 +91,13 @@ def with_accumulation(
     def init_fn(params):
         leaves, treedef = jax.tree.flatten(params)
         return AccumulationState(
-            gradient_sum=treedef.unflatten(
-                zeros_like(p) if is_inexact(p) else None for p in leaves
-            ),
+            gradient_sum=treedef.unflatten(zeros_like(p) if is_weight(p) else None for p in leaves),
             micro_step=zero(),
             inner_state=inner.init(params),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        check_shapes(updates, state.gradient_sum, "with_accumulation")
+        check_match("gradients", updates, state.gradient_sum)
         micro_step = next_count(state.micro_step)
         is_step = micro_step >= jnp.asarray(every, micro_step.dtype)
         mean, gradient_sum = _mean_and_sum(updates, state.gradient_sum, every, is_step)
@@ -113,7 +112,7 @@ def with_accumulation(
 
 def _mean_and_sum(updates, gradient_sum, every, is_step):
     """The mean to take a step by, and the sum to go on from; what has no sum is handed on."""
-    sums, treedef = jax.tree.flatten(gradient_sum, is_leaf=is_absent)
+    sums, treedef = jax.tree.flatten(gradient_sum, is_leaf=is_none)
     gradients = treedef.flatten_up_to(updates)
     wide = [
         None if g is None or total is None else widen(g, total)

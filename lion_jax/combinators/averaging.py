@@ -14,15 +14,14 @@ from lion_jax._checks import (
 )
 from lion_jax._dtypes import round_to, widen
 from lion_jax._leafwise import map_leaves
+from lion_jax._leaves import (
+    has_gradient,
+    is_none,
+    is_weight,
+)
 from lion_jax._schedules import accepts_schedules
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._own_leaves import (
-    check_no_imaginary_part,
-    has_gradient,
-    is_inexact,
-    is_none,
-)
 from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, moves
 from lion_jax.primitives._moments import next_count, zero
 
@@ -156,7 +155,6 @@ def keep_average(
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "averaging")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
-        check_no_imaginary_part(updates, state.average, "averaging")
         step = state.averaged_calls // calls
         updates, average = _average_leaves(
             updates,
@@ -205,7 +203,7 @@ def _average_leaves(updates, average, params, **hyperparameters):
         if moves(a, u):
             us[i] = jnp.asarray(u)
             ours.append(i)
-        elif a is not None and not is_inexact(a):
+        elif a is not None and not is_weight(a):
             averages[i] = jnp.array(_apply(p, u) if has_gradient(u) else p, a.dtype, copy=True)
     rows = [(us[i], averages[i], ps[i], _apply(ps[i], us[i])) for i in ours]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 4

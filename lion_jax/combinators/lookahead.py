@@ -13,10 +13,10 @@ from lion_jax._checks import (
     check_scalars,
     check_transformation,
 )
+from lion_jax._leaves import is_none, is_weight
 from lion_jax._schedules import accepts_schedules
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._own_leaves import check_no_imaginary_part, is_inexact, is_none
 from lion_jax.combinators._slow_weights import check_not_rounded, copy, synchronize
 from lion_jax.primitives._moments import zero
 
@@ -124,7 +124,6 @@ def lookahead(
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "lookahead")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
-        check_no_imaginary_part(updates, state.slow_params, "lookahead")
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= jnp.asarray(sync_period, jnp.int32)
         updates, slow = synchronize(updates, params, state.slow_params, is_sync, slow_step_size)
@@ -147,7 +146,7 @@ def _as_stored(slow, params):
     leaves, treedef = jax.tree.flatten(slow, is_leaf=is_none)
     pairs = zip(leaves, treedef.flatten_up_to(params), strict=True)
     return treedef.unflatten(
-        [s.astype(jnp.result_type(p)) if is_inexact(s) else s for s, p in pairs]
+        [s.astype(jnp.result_type(p)) if is_weight(s) else s for s, p in pairs]
     )
 
 

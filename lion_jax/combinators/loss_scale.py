@@ -11,7 +11,7 @@ import optax
 from lion_jax._checks import check_number, check_positive_integer, check_transformation
 from lion_jax._dtypes import at_least_float32
 from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import is_inexact
+from lion_jax._leaves import is_weight
 from lion_jax._states import the_only
 from lion_jax.combinators._inner import is_finite, update, update_where
 from lion_jax.primitives._moments import next_count, zero
@@ -229,7 +229,7 @@ def _with_dynamic(inner, dynamic, axis_name):
 def _unscale_leaves(updates, loss_scale):
     """The gradients of the loss itself: float16 could not hold what it was scaled up for."""
     leaves, treedef = jax.tree.flatten(updates)
-    wide = [jnp.asarray(g, at_least_float32(g)) if is_inexact(g) else None for g in leaves]
+    wide = [jnp.asarray(g, at_least_float32(g)) if is_weight(g) else None for g in leaves]
     (unscaled,) = map_leaves(_unscale, (wide,), loss_scale=loss_scale)
     return treedef.unflatten(g if u is None else u for g, u in zip(leaves, unscaled, strict=True))
 

@@ -14,15 +14,14 @@ from lion_jax._checks import (
     check_transformation,
 )
 from lion_jax._leafwise import map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax.combinators._inner import update
-from lion_jax.combinators._own_leaves import (
-    check_no_imaginary_part,
+from lion_jax._leaves import (
     has_gradient,
-    is_inexact,
     is_none,
+    is_weight,
     numbers_of,
 )
+from lion_jax._schedules import accepts_schedules
+from lion_jax.combinators._inner import update
 from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, synchronize
 from lion_jax.primitives._moments import zero
 
@@ -141,7 +140,6 @@ def scout_with(
     def update_fn(updates, state, params=None, **extra_args):
         check_has_params(params, "scout")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
-        check_no_imaginary_part(updates, state.slow_params, "scout")
         j = state.steps_since_sync + 1
         is_sync = j >= jnp.asarray(sync_period, jnp.int32)
         statistics = _observe_leaves(updates, state.slow_params, state[2:6], j)
@@ -160,7 +158,7 @@ def _observe_leaves(updates, slow_params, statistics, j):
     slow, treedef = jax.tree.flatten(slow_params, is_leaf=is_none)
     us = treedef.flatten_up_to(updates)
     columns = [treedef.flatten_up_to(tree) for tree in statistics]
-    ours = [i for i, s in enumerate(slow) if is_inexact(s)]
+    ours = [i for i, s in enumerate(slow) if is_weight(s)]
     steps = [jnp.asarray(us[i]) if has_gradient(us[i]) else jnp.zeros_like(slow[i]) for i in ours]
     _, *new = map_leaves(_observe, (steps, *([column[i] for i in ours] for column in columns)), j=j)
     for column, of_ours in zip(columns, new, strict=True):
@@ -196,7 +194,7 @@ def _no_coherence(statistics, j, standstill):
 
 
 def _has_steps(leaf):
-    return is_inexact(leaf) and leaf.size > 0
+    return is_weight(leaf) and leaf.size > 0
 
 
 def _mean_ratio(statistics, j, standstill):

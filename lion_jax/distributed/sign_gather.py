@@ -10,10 +10,10 @@ from jax import lax
 from lion_jax._checks import (
     check_has_params,
     check_real,
-    check_shapes,
     check_transformation,
 )
 from lion_jax._dtypes import at_least_float32
+from lion_jax._matching import check_match
 from lion_jax.distributed._collectives import (
     LANES,
     AxisName,
@@ -145,7 +145,7 @@ def sign_gather(
         if any(g is None for g in jax.tree.leaves(updates, is_leaf=lambda g: g is None)):
             check_has_params(params, "sign_gather, of parameters without a gradient,")
         if params is not None:
-            check_shapes(updates, params, "sign_gather")
+            check_match("gradients", updates, params)
         like = updates if params is None else params
         leaves, treedef = jax.tree.flatten(like)
         gradients = treedef.flatten_up_to(updates)

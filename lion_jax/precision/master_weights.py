@@ -10,10 +10,10 @@ from jax.tree_util import KeyPath
 
 from lion_jax._checks import check_has_params, check_number_of, check_real, check_transformation
 from lion_jax._dtypes import mark_of_dtypes, round_to, widen_abstract
+from lion_jax._leaves import is_array, is_none, matching, numbers_of
 from lion_jax._links import Names, is_covered, names_of
-from lion_jax._states import is_absent, is_array, located, replaced, unwrapped
+from lion_jax._states import is_absent, located, replaced, unwrapped
 from lion_jax.combinators._inner import update
-from lion_jax.combinators._own_leaves import is_none, matching, numbers_of
 from lion_jax.precision._thresholds import round_at, threshold
 from lion_jax.primitives._moments import wrapping_count, zero
 

@@ -9,6 +9,7 @@ import optax
 
 from lion_jax._checks import check_number_of, check_positive_integer, check_transformation
 from lion_jax._dtypes import at_least_float32, cast
+from lion_jax._leaves import is_number, is_weight
 from lion_jax.combinators._inner import update
 from lion_jax.precision._codes import Code, decode, encode, shared_exponents
 from lion_jax.precision._thresholds import threshold
@@ -205,7 +206,9 @@ class _Store(NamedTuple):
         marked = self._mark(state)
         squares = _squares(marked)
         at = threshold(count), threshold(last_count)
-        shapes = {path: getattr(p, "shape", ()) for path, p in jax.tree_util.tree_leaves_with_path(params)}
+        shapes = {
+            path: getattr(p, "shape", ()) for path, p in jax.tree_util.tree_leaves_with_path(params)
+        }
 
         def quantize(path, moment, ahead, *stored):
             if not isinstance(moment, _Moment):
@@ -225,9 +228,7 @@ class _Store(NamedTuple):
             ):
                 e = e if axis == _NONE else shared_exponents(y, axis, self.group_size)
                 exponents.append(e)
-                codes.append(
-                    x if axis == _NONE else encode(code, x, e, *at, axis, self.group_size)
-                )
+                codes.append(x if axis == _NONE else encode(code, x, e, *at, axis, self.group_size))
             return Quantized(treedef.unflatten(codes), treedef.unflatten(exponents))
 
         others = [self._mark(ahead), *([] if stored is None else [stored])]
@@ -246,7 +247,9 @@ class _Store(NamedTuple):
             moments = []
             for q, e in zip(codes, treedef.flatten_up_to(moment.exponents), strict=True):
                 axis = self._stored_axis(code, q, e)
-                moments.append(q if axis == _NONE else decode(code, q, e, at, axis, self.group_size))
+                moments.append(
+                    q if axis == _NONE else decode(code, q, e, at, axis, self.group_size)
+                )
             return treedef.unflatten(moments)
 
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
@@ -266,7 +269,7 @@ class _Store(NamedTuple):
         Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
         one less.
         """
-        if not _is_inexact(x):
+        if not is_weight(x):
             return _NONE, jnp.zeros(jnp.shape(x) if isinstance(x, jax.Array) else (), bool)
         x = jnp.asarray(x)
         if x.shape != shape:
@@ -360,15 +363,15 @@ class _Moment:
 def _updates_of(inner: Any, updates: Any, params: Any, **extra_args: Any) -> list[Any]:
     """The dtypes of the updates that the inner transformation gives by itself; None of no array."""
     leaves, treedef = jax.tree.flatten((updates, params))
-    arrays = {i: x for i, x in enumerate(leaves) if _is_inexact(x)}
+    arrays = {i: x for i, x in enumerate(leaves) if is_weight(x)}
 
     def alone(arrays):
         updates, params = treedef.unflatten([arrays.get(i, x) for i, x in enumerate(leaves)])
         likes = updates if params is None else params
         # A function among the leaves of a module has no moment.
-        state = inner.init(jax.tree.map(lambda p: p if _is_number(p) else None, likes))
+        state = inner.init(jax.tree.map(lambda p: p if is_number(p) else None, likes))
         updates, _ = update(inner, updates, state, params, **extra_args)
-        return [u if _is_inexact(u) else None for u in jax.tree.leaves(updates)]
+        return [u if is_weight(u) else None for u in jax.tree.leaves(updates)]
 
     return jax.eval_shape(alone, arrays)
 
@@ -390,19 +393,8 @@ def _check_group_size(groups: jax.Array, group_size: int) -> None:
         )
 
 
-def _is_inexact(x: Any) -> bool:
-    """Whether it is a number, or an array of numbers, that has a derivative."""
-    return _is_number(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-
-
-def _is_number(x: Any) -> bool:
-    """Whether it is a number or an array of them."""
-    is_array = hasattr(x, "shape") and hasattr(x, "dtype")
-    return isinstance(x, int | float | complex) or (is_array and x.dtype != jax.dtypes.float0)
-
-
 def _widen(g: Any) -> Any:
-    return jnp.asarray(g, at_least_float32(g)) if _is_inexact(g) else g
+    return jnp.asarray(g, at_least_float32(g)) if is_weight(g) else g
 
 
 def _longest_or_rows(shape: tuple[int, ...]) -> int:

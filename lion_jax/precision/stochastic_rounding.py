@@ -9,7 +9,8 @@ import optax
 
 from lion_jax._checks import check_has_params, check_storable
 from lion_jax._dtypes import cast, round_to
-from lion_jax.combinators._own_leaves import check_no_imaginary_part, has_gradient, is_none
+from lion_jax._leaves import has_gradient, is_none
+from lion_jax._matching import check_match
 from lion_jax.primitives._moments import wrapping_count
 
 
@@ -101,7 +102,7 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
             lambda u, p: p if has_gradient(u) else None, updates, params, is_leaf=is_none
         )
         check_storable(present, "round_stochastically", "optax.masked around it")
-        check_no_imaginary_part(updates, present, "round_stochastically")
+        check_match("updates", updates, present)
         (count,) = state
         step_key = jax.random.fold_in(key, count)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)

@@ -378,7 +378,9 @@ def test_a_state_of_other_groups_is_refused(jit):
     made = with_quantized_state(keeps(), min_size=0, group_size=32)
     read = with_quantized_state(keeps(), min_size=0, group_size=20)
     update = jax.jit(read.update) if jit else read.update
-    with pytest.raises(ValueError, match=r"^group_size .* got group_size=20 .* 32\. Try group_size=32"):
+    with pytest.raises(
+        ValueError, match=r"^group_size .* got group_size=20 .* 32\. Try group_size=32"
+    ):
         update(params, made.init(params))
     with pytest.raises(ValueError, match="group_size"):
         lion_jax.carry_state(made.init(params), read, params)
