@@ -614,7 +614,7 @@ def test_a_gradient_of_another_shape_is_refused():
     params = {"a": jnp.ones(3), "b": jnp.ones(3)}
     tx = lion_jax.with_metrics(optax.sgd(1.0))
     gradients = {"a": jnp.ones(3), "b": jnp.ones((3, 1))}
-    message = r"^with_metrics needs .*got \(3, 1\) for \(3,\) at \['b'\]\. Try"
+    message = r"^gradients must have .*got \(3, 1\) for \(3,\) at \['b'\]\. Try"
     with pytest.raises(ValueError, match=message):
         tx.update(gradients, tx.init(params), params)
 

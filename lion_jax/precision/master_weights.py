@@ -10,7 +10,7 @@ from jax.tree_util import KeyPath
 
 from lion_jax._checks import check_has_params, check_number_of, check_real, check_transformation
 from lion_jax._dtypes import mark_of_dtypes, round_to, widen_abstract
-from lion_jax._leaves import is_array, is_none, matching, numbers_of
+from lion_jax._leaves import is_array, is_none, is_weight, matching, numbers_of
 from lion_jax._links import Names, is_covered, names_of
 from lion_jax._states import is_absent, located, replaced, unwrapped
 from lion_jax.combinators._inner import update
@@ -158,7 +158,7 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
     bare = unwrapped(params)
     _check_params(bare, correction)
     weights = [
-        _join(p, c) if c is not None else jnp.asarray(p, jnp.float32) if is_array(p) else p
+        _join(p, c) if c is not None else jnp.asarray(p, jnp.float32) if is_weight(p) else p
         for _, p, c in _with_corrections(bare, correction)
     ]
     return jax.tree.structure(params).unflatten(weights)

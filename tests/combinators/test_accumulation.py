@@ -96,7 +96,7 @@ def test_a_gradient_per_example_is_refused():
     params = {"w": jnp.zeros(3)}
     tx = lion_jax.with_accumulation(private, 2)
     state = tx.init(params)
-    message = r"^with_accumulation needs .*got \(4, 3\) for \(3,\) at \['w'\]\. Try"
+    message = r"^gradients must have .*got \(4, 3\) for \(3,\) at \['w'\]\. Try"
     for arguments in ((params,), ()):
         with pytest.raises(ValueError, match=message):
             tx.update({"w": jnp.ones((4, 3))}, state, *arguments)
