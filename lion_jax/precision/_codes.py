@@ -26,10 +26,10 @@ class Code(NamedTuple):
     overflowed stays infinite, with an integer of its own; an infinity with a sign becomes the
     largest number.
 
-    A signed number that may not vanish is stored as its sign times q + 1: what would be 0 keeps its
-    sign, and is read as less than any other number, by a share that walks from step to step
-    (:func:`least`). So zeros between gradients do not take the sign away, and a gradient of the
-    other sign turns it round, the sooner the larger it is.
+    A signed number that may not vanish is at least q = 1, which keeps its sign and little else: it
+    is read as a share of the number that it means, which walks from step to step (`least`). So
+    zeros between gradients do not take the sign away, and a gradient of the other sign turns it
+    round, the sooner the larger it is.
 
     Attributes:
       bits: of the integer, 8 or 4.
@@ -56,27 +56,27 @@ class Code(NamedTuple):
 
     @property
     def keeps_signs(self) -> bool:
-        """Whether numbers that round to 0 keep their signs."""
+        """Whether numbers that would round to 0 keep their signs."""
         return self.is_signed and not self.may_vanish
 
     @property
     def levels(self) -> int:
         """L: magnitudes besides 0."""
-        return self.largest - self.keeps_signs if self.is_signed else 2 * self.largest - 1
+        return self.largest if self.is_signed else 2 * self.largest - 1
 
     def compress(self, z: jax.Array) -> jax.Array:
         """The real number L y of z in [0, 1]."""
         root = jnp.sqrt(z) if self.root == 2 else jnp.sqrt(jnp.sqrt(z))
         return self.levels / 2 * jnp.log2(1 + 3 * root)
 
-    def expand(self, q: jax.Array) -> jax.Array:
+    def expand(self, q: jax.Array | float) -> jax.Array:
         """The z of an integer."""
         return ((jnp.exp2(q * (2 / self.levels)) - 1) / 3) ** self.root
 
     def least(self, threshold: jax.Array) -> jax.Array:
-        """The z that a number kept for its sign alone is read as, after it was stored at a threshold.
+        """The z that q = 1 is read as where it keeps a sign, after it was stored at a threshold.
 
-        A sign gives way to any gradient now and then, after 377 steps at the latest.
+        Now and then it is next to 0, so that within 377 steps any gradient turns the sign round.
         """
         share = jnp.where(threshold < 1 / 256, 2.0**-24, threshold)
         return self.expand(1) * share**2
@@ -117,18 +117,17 @@ def encode(
     axis: int,
     group_size: int,
 ) -> jax.Array:
-    """The integers of `x`, given the exponents of its groups, and the threshold of the last step."""
+    """The integers of `x`, given its groups' exponents and the threshold of the step before."""
     x = x.astype(jnp.float32)
     z = jnp.minimum(jnp.abs(x) * _power_of_two(-_spread(exponents, x, axis, group_size)), 1)
-    below = jnp.clip(jnp.floor(code.compress(z)), 0, code.levels - 1)
+    least = 1 if code.keeps_signs else 0
+    below = jnp.clip(jnp.floor(code.compress(z)), least, code.levels - 1)
     z_below, z_above = code.expand(below), code.expand(below + 1)
     if code.keeps_signs:
-        z_below = jnp.where(below == 0, code.least(last_threshold), z_below)
+        z_below = jnp.where(below == 1, code.least(last_threshold), z_below)
     is_above = z - z_below >= threshold * (z_above - z_below)
     q = jnp.where(is_above, below + 1, below)
-    if code.keeps_signs:
-        q = jnp.sign(x) * (q + 1)
-    elif code.is_signed:
+    if code.is_signed:
         q = jnp.sign(x) * q
     else:
         q = q if code.may_vanish else jnp.where(x != 0, jnp.maximum(q, 1), q)
@@ -149,10 +148,9 @@ def decode(
     integers = integers.astype(jnp.float32)
     q = jnp.abs(integers) if code.is_signed else integers + code.largest
     scale = _power_of_two(_spread(exponents, integers, axis, group_size))
+    z = code.expand(q)
     if code.keeps_signs:
-        z = jnp.where(q == 1, code.least(threshold), code.expand(q - 1))
-    else:
-        z = code.expand(q)
+        z = jnp.where(q == 1, code.least(threshold), z)
     x = z * scale
     x = jnp.sign(integers) * x if code.is_signed else jnp.where(q > code.levels, jnp.inf, x)
     return jnp.where(integers < -code.largest, jnp.nan, x)

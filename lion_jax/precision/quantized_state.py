@@ -53,13 +53,14 @@ class QuantizedState(NamedTuple):
     Attributes:
       quantization_count: updates so far, int32 of shape (); it wraps around.
       inner_state: state of the inner transformation, with a `Quantized` in place of each moment.
-      group_size: false, of shape (group_size,): the shape tells how many entries share an exponent,
-        which the exponents alone do not (40 rows are two groups, of 32 or of 20).
+      group_size: a dictionary of one entry, whose key is the group size and whose value, false of
+        shape (), says nothing. Exponents do not tell it, as 40 rows are two groups of 32 or of 20;
+        a key is part of the tree, so that `update` and checkpoints see it without its value.
     """
 
     quantization_count: jax.Array
     inner_state: optax.OptState
-    group_size: jax.Array
+    group_size: dict[str, jax.Array]
 
 
 def with_quantized_state(
@@ -82,8 +83,11 @@ def with_quantized_state(
 
     with L = 127 and r = 2 for first moments, stored with their sign, and L = 253 and r = 4 for
     second moments, which are squares. These are not rounded to 0 unless they are 0: nothing is
-    divided by 0 that was not before. First moments are not either where there are no second ones,
-    since Lion reads their signs only; beside second ones they may be.
+    divided by 0 that was not before. First moments may be, beside second ones. Where there are no
+    second ones, Lion reads their signs only: then the least integer keeps the sign of a moment that
+    is smaller, and is read as a share of its magnitude that walks from step to step. A sign is kept
+    while gradients are 0, and one that turns round is followed within 377 steps, however large its
+    neighbours are.
 
     Which integer, the one below or above, depends on the share of the way between the two numbers
     that they mean, and on a threshold that walks from step to step (a Weyl sequence): a moment that
@@ -93,7 +97,12 @@ def with_quantized_state(
     The integers have the parameter's shape. The exponents have its rank; along one axis they have
     an entry per group. So a parameter's ``PartitionSpec`` is right for both, as
     ``optax.tree_utils.tree_map_params`` maps it, and no shard needs data of another, if the length
-    of a shard along that axis is a multiple of ``group_size``.
+    of a shard along that axis is a multiple of ``group_size``; else they get what they need, with
+    the same bits, on Auto and Explicit meshes.
+
+    Which leaves get integers is decided by the sizes that `init` sees. Within ``jax.shard_map``
+    over split parameters these are a shard's: make the state outside, by ``jax.jit``. Within
+    ``jax.pmap`` or :func:`lion_jax.distributed.sign_gather` they are those of the whole.
 
     Weights and sums in the inner state, such as the slow weights of a lookahead or accumulated
     gradients, stay as they are; but put such combinators outside, and what keeps the parameters in
@@ -107,7 +116,8 @@ def with_quantized_state(
         one (which a TPU can do without extra traffic), or the longest if that has less than 8
         entries. It need not divide the axis. Smaller groups keep small entries beside large ones
         better, for 1 / ``group_size`` bytes each.
-      min_size: leaves with fewer entries, >= 0, stay as they are.
+      min_size: leaves with fewer entries, >= 0, stay as they are, and so does what has not its
+        parameter's shape, such as factors.
         ``static_args`` for ``optax.inject_hyperparams``:
         ``("inner", "bits", "group_size", "min_size")``.
 
@@ -161,7 +171,7 @@ def with_quantized_state(
         state = jax.tree.map(_as_another, state)
         count = jnp.zeros((), jnp.int32)
         stored = store.write(state, state, count, count, params=params)
-        return QuantizedState(count, stored, jnp.zeros(group_size, bool))
+        return QuantizedState(count, stored, {str(group_size): jnp.zeros((), bool)})
 
     def update_fn(updates, state, params=None, **extra_args):
         count, stored, groups = state
@@ -240,9 +250,9 @@ class _Store(NamedTuple):
         at = threshold(count)
 
         def dequantize(path, moment):
-            if not isinstance(moment, Quantized):
-                return moment
             code = self._code(path, squares)
+            if not isinstance(moment, Quantized) or code is None:
+                return moment
             codes, treedef = jax.tree.flatten(moment.codes)
             moments = []
             for q, e in zip(codes, treedef.flatten_up_to(moment.exponents), strict=True):
@@ -383,10 +393,10 @@ def _cast_like(updates: Any, likes: list[Any]) -> Any:
     return treedef.unflatten([u if like is None else cast(u, like.dtype) for u, like in pairs])
 
 
-def _check_group_size(groups: jax.Array, group_size: int) -> None:
+def _check_group_size(groups: dict[str, Any], group_size: int) -> None:
     """Refuses a state whose groups are of another size, which may have as many exponents."""
-    if groups.shape != (group_size,):
-        theirs = groups.shape[-1] if groups.shape else "another size"
+    if set(groups) != {str(group_size)}:
+        theirs = ", ".join(groups)
         raise ValueError(
             f"group_size must be that of the state; got group_size={group_size} for a state of "
             f"groups of {theirs}. Try group_size={theirs}, or tx.init(params), which starts anew."

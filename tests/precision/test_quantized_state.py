@@ -42,8 +42,11 @@ def stored(x, steps=1, field="mu", **options):
 
 def by_hand(x, steps, group_size, levels, root, signed):
     """The same in float64: of all the numbers of a group, the one below or the one above."""
-    threshold = 1 - steps * GOLDEN % 1
+    # In the middle of its 4096th, as the walk has it.
+    threshold, last = (1 - (t * GOLDEN % 1 * 4096 // 1 + 0.5) / 4096 for t in (steps, steps - 1))
     table = ((4.0 ** (np.arange(levels + 1) / levels) - 1) / 3) ** root
+    # Of a sign that is kept, and what it was read as before.
+    least, last_least = (table[1] * max(t, 1 / 256) ** 2 for t in (threshold, last))
     result = np.zeros_like(x, np.float64)
     for i in range(0, len(x), group_size):
         for j in range(x.shape[1]):
@@ -52,12 +55,10 @@ def by_hand(x, steps, group_size, levels, root, signed):
             for k, value in enumerate(group):
                 z = abs(value) / scale
                 below = np.searchsorted(table, z, side="right") - 1
-                share = (z - table[below]) / (table[below + 1] - table[below])
-                number = int(below) + int(share >= threshold)
-                if number == 0 and signed:  # the sign is kept, and little else
-                    z = table[1] * (threshold if threshold > 1 / 256 else 2.0**-24) ** 2
-                else:
-                    z = table[max(number, int(value != 0))]
+                below = max(below, int(signed))
+                floor = last_least if signed and below == 1 else table[below]
+                number = below + int(z - floor >= threshold * (table[below + 1] - floor))
+                z = least if signed and number == 1 else table[max(number, int(value != 0))]
                 result[i + k, j] = math.copysign(z * scale, value)
     return result if signed else np.abs(result)
 
@@ -65,7 +66,7 @@ def by_hand(x, steps, group_size, levels, root, signed):
 @pytest.mark.parametrize("group_size", [32, 7])
 @pytest.mark.parametrize(
     ("field", "bits", "levels", "root"),
-    [("mu", 8, 126, 2), ("nu", 8, 253, 4), ("mu", 4, 6, 2), ("nu", 4, 13, 4)],
+    [("mu", 8, 127, 2), ("nu", 8, 253, 4), ("mu", 4, 7, 2), ("nu", 4, 13, 4)],
 )
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_equals_the_equation(field, bits, levels, root, group_size, steps):
@@ -382,8 +383,6 @@ def test_a_state_of_other_groups_is_refused(jit):
         ValueError, match=r"^group_size .* got group_size=20 .* 32\. Try group_size=32"
     ):
         update(params, made.init(params))
-    with pytest.raises(ValueError, match="group_size"):
-        lion_jax.carry_state(made.init(params), read, params)
 
 
 def test_a_state_of_other_bits_is_refused():
@@ -396,9 +395,9 @@ def test_a_state_of_other_bits_is_refused():
 def test_a_state_that_does_not_tell_its_moments_is_refused():
     params = {"a": jnp.ones(2), "b": jnp.ones(2)}
     for inner in (optax.lbfgs(), optax.scale_by_backtracking_linesearch(3)):
-        with pytest.raises(TypeError, match="inner must tell its moments.*LinesearchState.*Try"):
+        with pytest.raises(TypeError, match=r"^inner must tell its moments.*LinesearchState.*Try"):
             with_quantized_state(inner, min_size=0).init(params)
-    with pytest.raises(TypeError, match="inner must tell its moments.*Try"):
+    with pytest.raises(TypeError, match=r"^inner must tell its moments.*Try"):
         with_quantized_state(optax.flatten(optax.sgd(0.1, momentum=0.9))).init(params)
 
 
@@ -414,7 +413,10 @@ def test_what_has_not_its_parameters_shape_stays_as_it_is():
     assert state.inner_state["history"].codes["a"].dtype == jnp.float32
     state = with_quantized_state(optax.sm3(0.1), min_size=0).init(params)
     accumulators = optax.tree_utils.tree_get(state, "mu").codes["a"]
-    assert {(x.shape, x.dtype) for x in accumulators} == {((16,), "float32"), ((24,), "float32")}
+    assert {(x.shape, x.dtype) for x in accumulators} == {
+        ((16,), jnp.dtype("float32")),
+        ((24,), jnp.dtype("float32")),
+    }
 
 
 def test_works_without_implicit_promotion():
@@ -422,6 +424,8 @@ def test_works_without_implicit_promotion():
     with jax.numpy_dtype_promotion("strict"):
         for inner in rules:
             for bits, dtype in ((8, jnp.float32), (4, jnp.float32), (8, jnp.bfloat16)):
+                if dtype != jnp.float32 and inner is not rules[0]:
+                    continue  # optax keeps the injected numbers in the parameters' dtype
                 params = {"w": jnp.ones((33, 4), dtype)}
                 tx = with_quantized_state(inner, bits=bits, min_size=0)
                 updates, _ = tx.update(params, tx.init(params), params)
@@ -436,6 +440,7 @@ class Matrix:
     w: jax.Array
 
     def __post_init__(self):
+        """Refuses what is no matrix."""
         assert self.w.ndim == 2
 
 
