@@ -37,7 +37,7 @@ def put_back(
     """New updates with 0 for what had a gradient, but is no weight and stays where it is."""
     old, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     new = treedef.flatten_up_to(new_updates)
-    leaves = [None] * len(old) if params is None else treedef.flatten_up_to(params)
+    leaves: list[Any] = [None] * len(old) if params is None else treedef.flatten_up_to(params)
     kept = [
         jnp.zeros_like(p) if u is None and g is not None and is_number(p) else u
         for u, g, p in zip(new, old, leaves, strict=True)
