@@ -210,9 +210,9 @@ def _may_replace(old: Leaf, new: Leaf) -> bool:
     return _is_empty(old) == _is_empty(new)
 
 
-def unit_of(leaf: Leaf) -> tuple[tuple[int, ...], str]:
-    """What a leaf tells of integers."""
-    return shape_of(leaf.value), str(leaf.value.dtype)
+def unit_of(leaf: Leaf) -> str:
+    """The group size, which is a key, or the dtype of the parameters that a correction is of."""
+    return name_of(leaf.keys[-1]) if leaf.field == "group_size" else str(leaf.value.dtype)
 
 
 def _is_empty(leaf: Leaf) -> bool:

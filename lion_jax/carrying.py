@@ -197,15 +197,14 @@ def _check_units(sources: dict[Leaf, Leaf], old: list[Link], new: list[Link]) ->
 
 
 def _refuse_units(field: str, old: Leaf, new: Leaf) -> NoReturn:
-    (got, dtype), (needed, new_dtype) = unit_of(old), unit_of(new)
+    got, needed = unit_of(old), unit_of(new)
     if field == "group_size":
-        got, needed = got[-1], needed[-1]
         raise ValueError(
             f"old_state must have groups as large as new_transformation's; got group_size={got} "
             f"at {old.path}, where with_quantized_state has group_size={needed}. "
             f"Try group_size={got}, or new_transformation.init(params), which starts anew."
         )
-    was, is_now = ("of both 16-bit dtypes" if x == "float32" else x for x in (dtype, new_dtype))
+    was, is_now = ("of both 16-bit dtypes" if x == "float32" else x for x in (got, needed))
     raise ValueError(
         "old_state must have corrections to parameters of the dtype of params; got those to "
         f"{was} at {old.path}, where params are {is_now}. Try the parameters of the run that "

@@ -708,32 +708,21 @@ def test_integers_of_four_bits_are_not_read_as_eight():
         carry_state(old, new, CODES)
 
 
-class ToldState(NamedTuple):
-    """A state that tells the size of its groups."""
-
-    group_size: jax.Array
-    inner_state: optax.OptState
-
-
-def told(tx, size):
-    inner = stored(tx)
-    return optax.GradientTransformation(
-        lambda params: ToldState(jnp.zeros(size, bool), inner.init(params)),
-        lambda g, s, p=None: (g, s),
-    )
+def grouped(tx, size):
+    return precision.with_quantized_state(tx, min_size=64, group_size=size)
 
 
 @pytest.mark.parametrize("wrap", [lambda tx: tx, WRAPPERS["lookahead"]], ids=["bare", "lookahead"])
 def test_groups_of_another_size_are_refused(wrap):
-    old = told(lion_jax.lion(1e-3), 32).init(CODES)
-    new = wrap(told(lion_jax.lion(1e-3), 20))
-    message = r"got group_size=32 at .*group_size, where .* has group_size=20\. Try group_size=32"
+    old = grouped(lion_jax.lion(1e-3), 32).init(CODES)
+    new = wrap(grouped(lion_jax.lion(1e-3), 20))
+    message = r"got group_size=32 at .*group_size/32, where .*=20\. Try group_size=32"
     for state in (old, plain(old)):
         for fresh in ((), "group_size"):
             with pytest.raises(ValueError, match=message):
                 carry_state(state, new, CODES, fresh=fresh)
         carry_state(state, new, CODES, fresh=["mu/", "group_size"])
-        _, report = carry_state(state, wrap(told(lion_jax.lion(1e-3), 32)), CODES)
+        _, report = carry_state(state, wrap(grouped(lion_jax.lion(1e-3), 32)), CODES)
         assert report.dropped == ()
 
 
