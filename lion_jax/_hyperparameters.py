@@ -21,8 +21,8 @@ class HyperparametersState(NamedTuple):
 
     Attributes:
       hyperparameters: by name, the number in force at the last update (before the first: at the
-        first), each of shape () in JAX's default float dtype. What came to `init` as a jax array,
-        as under `optax.inject_hyperparams`, has `injected_` before its name.
+        first), each of shape () in JAX's default float dtype. What `optax.inject_hyperparams`
+        holds has `injected_` before its name.
       schedule_count: updates so far, int32 of shape (): what schedules are read at.
       inner_state: state of the chain.
     """
@@ -45,8 +45,8 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     the largest float without a decay.
 
     ``optax.tree_utils.tree_get(state, "learning_rate")`` reads a single one. Under
-    ``optax.inject_hyperparams`` it finds optax's own, the number of the next update: numbers that
-    came as jax arrays are shown here alone.
+    ``optax.inject_hyperparams(lion_jax.lion)`` it finds optax's own, the number of the next update.
+    Where a function of yours is injected that calls an optimizer, it finds both, and raises.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.optimizers.HyperparametersState`,
@@ -110,9 +110,12 @@ def shows_hyperparameters(*names: str, weight_bound: Callable[..., Any] | None =
         @functools.wraps(factory)
         def showing(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
             factory(*args, **kwargs)  # refuses here, rather than at init, what makes no sense
-            bound = inspect.signature(factory).bind(*args, **kwargs)
+            signature = inspect.signature(factory)
+            bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            return _show(factory, bound.arguments, names, weight_bound)
+            # As optax.inject_hyperparams calls it: everything by name, defaults too.
+            is_injected = not args and kwargs.keys() == signature.parameters.keys()
+            return _show(factory, bound.arguments, names, weight_bound, is_injected)
 
         return showing
 
@@ -124,10 +127,12 @@ def _show(
     arguments: dict[str, Any],
     names: tuple[str, ...],
     weight_bound: Callable[..., Any] | None,
+    is_injected: bool,
 ) -> optax.GradientTransformationExtraArgs:
     schedules = schedules_among(arguments, names)
     # optax has these under the same names, and its tree_get takes no name that is there twice.
-    injected = {_INJECTED + name for name in names if isinstance(arguments[name], jax.Array)}
+    arrays = {name for name in names if isinstance(arguments[name], jax.Array)}
+    injected = {_INJECTED + name for name in arrays if is_injected}
 
     def at(count):
         values = arguments | read(schedules, count)

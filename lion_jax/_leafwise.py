@@ -160,7 +160,7 @@ def _check_alike(tree: Any, i: int, row: Sequence[Any]) -> None:
             raise ValueError(
                 f"gradients must have the state's shapes; got {jnp.shape(row[0])} for "
                 f"{jnp.shape(leaf)} at {jax.tree_util.keystr(keys) or 'the root'}. Try jax.grad of "
-                "a loss that is one number, by the parameters of this state."
+                "a loss that is one number; what takes a gradient for each example goes around this."
             )
 
 

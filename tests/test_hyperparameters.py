@@ -368,3 +368,10 @@ def test_refuses_several_and_reads_each():
         for part in state.inner_states.values()
     ]
     assert rates == [0.5, 0.25]
+
+
+def test_an_injected_rate_is_found_with_other_numbers_left_static():
+    static = ("mu_dtype", "mask", "b1", "b2")
+    state = optax.inject_hyperparams(lion_jax.lion, static_args=static)(0.5).init(PARAMS)
+    assert tree_get(state, "learning_rate") == 0.5
+    assert tree_get(state, "b1") == np.float32(0.9)

@@ -165,7 +165,7 @@ def _scale_by_root_of_gradient(
             eps=eps,
             bias1=bias(b1, t),
             bias2=bias(b2, t),
-            is_literal=is_literal,
+            static=(("is_literal", is_literal),),
         )
         return updates, ScaleByRootOfGradientState(t, mu)
 

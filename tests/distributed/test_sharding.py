@@ -496,3 +496,22 @@ def test_zero_gives_the_parameters_of_one_device(kind):
         params, state = step(params, state, gradient)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
     assert_close(params, expected)
+
+
+@pytest.mark.parametrize("name", ["lion", "adan", "lars", "with_metrics"])
+def test_gradients_that_lie_elsewhere_leave_the_state_where_it_is(name):
+    """On an Auto mesh the compiler would take the state to them, unless it is told where to stay."""
+    mesh = mesh_of(AxisType.Auto, 8)
+    rows, columns = NamedSharding(mesh, P("data")), NamedSharding(mesh, P(None, "data"))
+    tx = next(entry for entry in CATALOGUE if entry.name == name).make()
+    params = {"w": jax.device_put(jnp.ones((16, 16)), rows)}
+    gradient = {"w": jax.device_put(jnp.ones((16, 16)), columns)}
+    sharding = state_sharding(tx, params, rows)
+    state = jax.jit(tx.init, out_shardings=sharding)(params)
+    update = jax.jit(tx.update, out_shardings=(rows, sharding))
+    for _ in range(2):
+        updates, state = update(gradient, state, params)
+    assert updates["w"].sharding == rows
+    moments = [x for x in jax.tree.leaves(state) if x.ndim == 2]
+    assert moments
+    assert all(x.sharding == rows for x in moments)

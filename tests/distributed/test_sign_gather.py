@@ -334,5 +334,5 @@ def test_a_gradient_of_another_shape_is_refused():
         params = {"w": jnp.ones(4)}
         return tx.update({"w": g}, tx.init(params), params)
 
-    with pytest.raises(ValueError, match=r"^sign_gather needs .*\(4, 1\) for \(4,\) at \['w'\]"):
+    with pytest.raises(ValueError, match=r"^gradients must have .*\(4, 1\) for \(4,\) at \['w'\]"):
         jax.vmap(step, axis_name="replicas")(jnp.ones((2, 4, 1)))
