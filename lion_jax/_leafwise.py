@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from lion_jax._dtypes import at_least_float32, cast
+from lion_jax._matching import path_of, refuse_shape
 
 _RATES = ("b1", "b2", "b3")
 
@@ -156,12 +157,7 @@ def _check_alike(tree: Any, i: int, row: Sequence[Any]) -> None:
     """Refuses leaves to be written together whose shapes differ; scalars go with any."""
     for leaf in row:
         if jnp.shape(leaf) not in ((), jnp.shape(row[0])):
-            keys, _ = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)[i]
-            raise ValueError(
-                f"gradients must have the state's shapes; got {jnp.shape(row[0])} for "
-                f"{jnp.shape(leaf)} at {jax.tree_util.keystr(keys) or 'the root'}. Try jax.grad of "
-                "a loss that is one number; what takes a gradient for each example goes around this."
-            )
+            refuse_shape("gradients", "the state's", row[0], leaf, path_of(tree, i))
 
 
 def _batches(rows: Sequence[tuple[Any, ...]]) -> list[list[int]]:

@@ -25,12 +25,13 @@ def check_match(name: str, updates: optax.Updates, params: Any) -> None:
         if u is None or p is None:
             continue
         if jnp.shape(u) != jnp.shape(p):
-            _refuse_shape(name, "their parameters'", u, p, _path(updates, i))
+            refuse_shape(name, "their parameters'", u, p, path_of(updates, i))
         if _is_complex(u) and not _is_complex(p):
             raise TypeError(
                 f"complex {name}, parameters and moments must all be complex; got "
-                f"{jnp.result_type(u)} where {jnp.result_type(p)} is kept, at {_path(updates, i)}. "
-                "Try optax.contrib.split_real_and_imaginary around the whole."
+                f"{jnp.result_type(u)} where {jnp.result_type(p)} is kept, at "
+                f"{path_of(updates, i)}. Try optax.contrib.split_real_and_imaginary around the "
+                "whole."
             )
 
 
@@ -38,10 +39,11 @@ def check_same_shapes(name: str, tree: Any, like: Any) -> None:
     """Refuses a leaf of `tree` whose shape is another than in `like`, by its path."""
     for i, (x, y) in enumerate(_pairs(tree, like)):
         if x is not None and y is not None and jnp.shape(x) != jnp.shape(y):
-            _refuse_shape(name, "the state's", x, y, _path(tree, i))
+            refuse_shape(name, "the state's", x, y, path_of(tree, i))
 
 
-def _refuse_shape(name: str, whose: str, got: Any, expected: Any, path: str) -> NoReturn:
+def refuse_shape(name: str, whose: str, got: Any, expected: Any, path: str) -> NoReturn:
+    """Raises a `ValueError` that names the leaf and both shapes."""
     raise ValueError(
         f"{name} must have {whose} shapes; got {jnp.shape(got)} for {jnp.shape(expected)} at "
         f"{path}. Try jax.grad of a loss that is one number; what takes a gradient for each "
@@ -54,7 +56,8 @@ def _pairs(tree: Any, like: Any) -> list[tuple[Any, Any]]:
     return list(zip(leaves, treedef.flatten_up_to(like), strict=True))
 
 
-def _path(tree: Any, i: int) -> str:
+def path_of(tree: Any, i: int) -> str:
+    """The path of leaf number i, where None is a leaf too."""
     keys, _ = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_none)[i]
     return jax.tree_util.keystr(keys) or "the root"
 

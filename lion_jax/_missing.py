@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._leaves import has_gradient, is_none, is_number, is_weight, numbers_of, rebuilt
+from lion_jax._matching import path_of
 
 
 def gradients_of_weights(
@@ -26,7 +27,7 @@ def gradients_of_weights(
     pairs = list(zip(gradients, weights, strict=True))
     for i, (g, p) in enumerate(pairs):
         if p is None and is_weight(g):
-            _refuse_gradient(g, leaves[i], _path(updates, i))
+            _refuse_gradient(g, leaves[i], path_of(updates, i))
     kept = [g if p is not None and has_gradient(g) else None for g, p in pairs]
     return rebuilt(updates, treedef, gradients, kept), rebuilt(params, treedef, leaves, weights)
 
@@ -114,7 +115,3 @@ def _refuse_gradient(g: Any, p: Any, path: str) -> None:
 
 def _keys(tree: Any, i: int) -> Any:
     return jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_none)[i][0]
-
-
-def _path(tree: Any, i: int) -> str:
-    return jax.tree_util.keystr(_keys(tree, i)) or "the root"

@@ -1,6 +1,5 @@
 """Optimizer states that go on under a changed chain."""
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
-from trees import run, specs, tree
+from trees import Matrix, run, specs, tree
 
 import lion_jax
 from lion_jax import carry_state, compat, groups, precision, primitives
@@ -746,18 +745,6 @@ def test_corrections_are_not_read_in_the_grains_of_another_dtype(bits):
     same, report = carry_state(state, lion_jax.with_finite_guard(tx), params)
     assert report.dropped == ()
     chex.assert_trees_all_equal(precision.master_params(params, same), master)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Matrix:
-    """Parameters that are checked whenever they are put together."""
-
-    w: jax.Array
-
-    def __post_init__(self):
-        """Refuses what is no matrix."""
-        assert self.w.ndim == 2
 
 
 def test_parameters_that_check_themselves_go_on():

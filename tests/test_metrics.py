@@ -1,6 +1,5 @@
 """Metrics of the step that was taken, against NumPy in float64."""
 
-import dataclasses
 import functools
 
 import chex
@@ -14,7 +13,7 @@ from catalogue import CATALOGUE
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from theirs import OPTAX, PECULIAR, update
-from trees import assert_close, run, small, tree
+from trees import Matrix, assert_close, run, small, tree
 
 import lion_jax
 from lion_jax import compat, primitives
@@ -640,14 +639,6 @@ def test_python_numbers_are_parameters():
 
 
 def test_a_node_that_checks_its_arrays_is_measured():
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass
-    class Matrix:
-        w: jax.Array
-
-        def __post_init__(self):
-            assert self.w.ndim == 2
-
     params = Matrix(jnp.ones((2, 2)))
     tx = lion_jax.with_metrics(optax.sgd(0.5), per_parameter=True, sign_flips=True)
     _, state = tx.update(params, tx.init(params), params)

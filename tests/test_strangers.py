@@ -1,7 +1,5 @@
 """What people do with every line of the catalogue that its authors did not think of."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.monitoring
@@ -10,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from catalogue import CATALOGUE
-from trees import assert_close, run, small, specs
+from trees import Matrix, assert_close, run, small, specs
 
 # A scalar in place of each parameter, or a tree of numbers or labels by path, is no matrix.
 TAKES_NO_CHECKED_NODE = {
@@ -113,17 +111,6 @@ def test_python_numbers_are_parameters(entry):
         updates, state = tx.update(grads, state, params)
         expected, of_arrays = tx.update(arrays[1], of_arrays, arrays[0])
         assert_close(jax.tree.map(jnp.asarray, updates), expected)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Matrix:
-    """A node that takes nothing but a matrix."""
-
-    w: jax.Array
-
-    def __post_init__(self):  # noqa: D105
-        assert self.w.ndim == 2
 
 
 @every_entry

@@ -18,6 +18,18 @@ class Layer:
     bias: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Matrix:
+    """A node that takes nothing but a matrix."""
+
+    w: Any
+
+    def __post_init__(self):
+        """Refuses all else, None and scalars included."""
+        assert self.w.ndim == 2
+
+
 def tree(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
     """A tree with a dataclass, a tuple, None, and leaves of rank 0 to 3, one of them of size 0."""
     rng = np.random.default_rng(seed)

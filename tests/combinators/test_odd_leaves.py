@@ -1,13 +1,12 @@
 """Combinators that keep trees of their own: odd leaves, odd nodes, odd modes, eager steps."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trees import Matrix
 
 import lion_jax
 from lion_jax import compat
@@ -22,18 +21,6 @@ KEEPERS = {
 }
 every_keeper = pytest.mark.parametrize("name", KEEPERS)
 SGD = optax.sgd(0.1)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Matrix:
-    """A node that looks at what it holds."""
-
-    w: jax.Array
-
-    def __post_init__(self):
-        """Refuses all but matrices."""
-        assert self.w.ndim == 2
 
 
 def walk(tx, params, steps=4):

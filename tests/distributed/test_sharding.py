@@ -500,7 +500,7 @@ def test_zero_gives_the_parameters_of_one_device(kind):
 
 @pytest.mark.parametrize("name", ["lion", "adan", "lars", "with_metrics"])
 def test_gradients_that_lie_elsewhere_leave_the_state_where_it_is(name):
-    """On an Auto mesh the compiler would take the state to them, unless it is told where to stay."""
+    """On an Auto mesh the compiler would take the state to them, unless told where to stay."""
     mesh = mesh_of(AxisType.Auto, 8)
     rows, columns = NamedSharding(mesh, P("data")), NamedSharding(mesh, P(None, "data"))
     tx = next(entry for entry in CATALOGUE if entry.name == name).make()

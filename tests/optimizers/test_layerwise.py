@@ -1,7 +1,5 @@
 """LARS, LAMB, RaLars and AdamP: recorded originals, independent loops, and optax."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import optax
 import oracles
 import pytest
 import recordings
-from trees import run
+from trees import Matrix, run
 
 import lion_jax
 
@@ -180,18 +178,6 @@ def _assert_follows(tx, p, gradients, expected):
     for steps in (1, len(gradients)):
         params, _ = run(tx, jnp.asarray(p), jnp.asarray(gradients[:steps]))
         np.testing.assert_allclose(params, expected[steps - 1], rtol=1e-12, atol=1e-14)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Matrix:
-    """A module that checks its arrays, as users write them."""
-
-    w: jax.Array
-
-    def __post_init__(self):
-        """Refuses what is no matrix."""
-        assert self.w.ndim == 2
 
 
 @pytest.mark.parametrize(

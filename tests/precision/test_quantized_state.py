@@ -1,6 +1,5 @@
 """Moments in 8 bits: the codes, what they keep, and what they cannot harm."""
 
-import dataclasses
 import functools
 import math
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trees import run, specs, tree
+from trees import Matrix, run, specs, tree
 
 import lion_jax
 from lion_jax.precision import Quantized, with_quantized_state
@@ -430,18 +429,6 @@ def test_works_without_implicit_promotion():
                 tx = with_quantized_state(inner, bits=bits, min_size=0)
                 updates, _ = tx.update(params, tx.init(params), params)
                 assert updates["w"].dtype == dtype
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Matrix:
-    """A node that checks what is put into it."""
-
-    w: jax.Array
-
-    def __post_init__(self):
-        """Refuses what is no matrix."""
-        assert self.w.ndim == 2
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
