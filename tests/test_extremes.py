@@ -13,9 +13,6 @@ from trees import assert_close
 import lion_jax
 from lion_jax import compat
 
-# What a combinator does at these edges is tested with the combinator.
-STRICT_ELSEWHERE = {"scout", "with_metrics", "with_quantized_state"}
-META_ELSEWHERE = {"scout"}
 # An eps of 0 beside a second moment of 0 is 0 / 0 in the originals too; the others are beyond 0.
 NOT_FINITE_AT_0 = {"eps", "dof", "loss_scale", "loss_scale_factor"}
 FULL = 2**31 - 1
@@ -29,7 +26,7 @@ MORE = {
 }
 
 
-def cases(without=()):
+def cases():
     """A test case per entry of the catalogue, under its name; slow as the entry is."""
     named = [
         *((entry.name, entry.make, entry.slow) for entry in CATALOGUE),
@@ -38,7 +35,6 @@ def cases(without=()):
     return [
         pytest.param(make, marks=[pytest.mark.slow] if slow else [], id=name)
         for name, make, slow in named
-        if name not in without
     ]
 
 
@@ -63,7 +59,7 @@ def assert_finite(tree):
         assert np.isfinite(np.asarray(x, np.float64)).all(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("make", cases(without=META_ELSEWHERE))
+@pytest.mark.parametrize("make", cases())
 def test_a_gradient_through_steps_is_finite_where_a_gradient_is_0(make):
     assert_finite(jax.jit(jax.grad(tuned(make())))(PARAMS))
 
@@ -163,7 +159,7 @@ def test_numbers_of_0_pass_through_no_infinity(name, zeros):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("make", cases(without=STRICT_ELSEWHERE))
+@pytest.mark.parametrize("make", cases())
 def test_runs_under_strict_promotion(make, dtype):
     params, gradient = (jax.tree.map(lambda x: x.astype(dtype), t) for t in (PARAMS, GRADIENT))
     with jax.numpy_dtype_promotion("strict"):
@@ -178,7 +174,6 @@ def test_runs_under_strict_promotion(make, dtype):
     [
         pytest.param(entry, marks=[pytest.mark.slow] if entry.slow else [], id=entry.name)
         for entry in CATALOGUE
-        if entry.name not in STRICT_ELSEWHERE
     ],
 )
 def test_runs_under_strict_promotion_with_arrays_for_numbers(entry):

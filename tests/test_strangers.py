@@ -126,44 +126,6 @@ def test_a_node_may_check_what_it_holds(entry):
 
 
 @every_entry
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
-def test_computes_under_strict_promotion(entry, dtype):
-    params, gradients = small(dtype), [small(dtype, seed=seed) for seed in range(1, 4)]
-    expected, _ = run(entry.make(), params, gradients)
-    scalars = {name: jnp.float32(value) for name, value in entry.scalars.items()}
-    with jax.numpy_dtype_promotion("strict"):
-        for tx in (entry.make(), entry.make(**scalars)):
-            state = tx.init(params)
-            step = jax.jit(tx.update)
-            new, eager = params, tx.update(gradients[0], state, params)
-            for gradient in gradients:
-                updates, state = step(gradient, state, new)
-                new = jax.tree.map(
-                    lambda p, u: (p.astype(jnp.float32) + u.astype(jnp.float32)).astype(p.dtype),
-                    new,
-                    updates,
-                )
-            del eager
-            tolerance = 1e-2 if dtype == jnp.bfloat16 else 1e-5
-            assert_close(new, expected, rtol=tolerance, atol=tolerance)
-
-
-@every_entry
-def test_no_infinity_is_passed_through(entry):
-    """On the way to finite numbers, with every decay and gradient at 0 too."""
-    zero = jax.tree.map(jnp.zeros_like, small())
-    with jax.debug_infs(True), jax.debug_nans(True):
-        for tx in (entry.make(), entry.make(**_zeros(entry))):
-            run(tx, small(), [*GRADIENTS, zero], jit=False)
-            run(tx, small(), [*GRADIENTS, zero])
-
-
-def _zeros(entry):
-    """Weight decays of 0, where the entry has one."""
-    return {name: 0.0 for name in entry.scalars if name == "weight_decay"}
-
-
-@every_entry
 def test_an_eager_sweep_compiles_nothing(entry, compiled):
     """Neither a further step nor a further value of any number."""
     params, gradient = small(), GRADIENTS[0]
@@ -184,12 +146,12 @@ def test_an_eager_sweep_compiles_nothing(entry, compiled):
 
 @every_entry
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("shape", [(3, 1), (1,), (), (4,), (2, 3)], ids=str)
-def test_a_gradient_of_another_shape_is_refused(entry, jit, shape):
+def test_a_gradient_of_another_shape_is_refused(entry, jit):
     params, tx = {"b": jnp.ones(3), "w": jnp.ones((2, 2))}, entry.make()
     state = tx.init(params)
-    update = jax.jit(tx.update) if jit else tx.update
-    with pytest.raises(ValueError, match=r"gradients must have .*\['b'\]") as caught:
-        update({"b": jnp.ones(shape), "w": jnp.ones((2, 2))}, state, params)
-    assert str(shape) in str(caught.value)
-    assert "(3,)" in str(caught.value)
+    for shape in ((3, 1), (1,), (), (4,), (2, 3)):
+        update = jax.jit(tx.update) if jit else tx.update
+        with pytest.raises(ValueError, match=r"gradients must have .*\['b'\]") as caught:
+            update({"b": jnp.ones(shape), "w": jnp.ones((2, 2))}, state, params)
+        assert str(shape) in str(caught.value)
+        assert "(3,)" in str(caught.value)
