@@ -30,7 +30,11 @@ _FURTHER = {
     "zoom": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(3)),
 }
 # What needs a gradient per example, or a function of the parameters; or steps matrices alone.
-_OTHER_CALLS = {"dpsgd", "hutchinson_estimator_diag_hessian", "sophia", "scale_by_muon"}
+_OTHER_CALLS = {
+    *("dpsgd", "hutchinson_estimator_diag_hessian", "sophia", "scale_by_muon"),
+    *("scale_by_schedule", "split_real_and_imaginary", "stateless", "stateless_with_tree_map"),
+    "scale_by_distance_over_gradients",  # which broadcasts between ranks
+}
 
 
 def _built() -> dict[str, Callable[[], optax.GradientTransformation]]:
@@ -42,15 +46,20 @@ def _built() -> dict[str, Callable[[], optax.GradientTransformation]]:
                 continue
             for args in ((), (_RATE,)):
                 try:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")
-                        is_one = isinstance(factory(*args), optax.GradientTransformation)
+                    is_one = isinstance(_quietly(factory, *args), optax.GradientTransformation)
                 except Exception:  # of any kind: these are not its arguments
                     continue
                 if is_one and name not in _OTHER_CALLS:
-                    found[name] = functools.partial(factory, *args)
+                    found[name] = functools.partial(_quietly, factory, *args)
                     break
     return found
+
+
+def _quietly(factory, *args):
+    """What is on its way out of optax says so; it still works."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return factory(*args)
 
 
 OPTAX = _built() | _FURTHER
