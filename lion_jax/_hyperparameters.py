@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, ParamSpec
 
 import jax
@@ -13,7 +13,6 @@ from lion_jax._schedules import read, schedules_among
 from lion_jax._states import the_only
 
 P = ParamSpec("P")
-_INJECTED = "injected_"
 
 
 class HyperparametersState(NamedTuple):
@@ -21,8 +20,7 @@ class HyperparametersState(NamedTuple):
 
     Attributes:
       hyperparameters: by name, the number in force at the last update (before the first: at the
-        first), each of shape () in JAX's default float dtype. What `optax.inject_hyperparams`
-        holds has `injected_` before its name.
+        first), each of shape () in JAX's default float dtype.
       schedule_count: updates so far, int32 of shape (): what schedules are read at.
       inner_state: state of the chain.
     """
@@ -45,8 +43,8 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     the largest float without a decay.
 
     ``optax.tree_utils.tree_get(state, "learning_rate")`` reads a single one. Under
-    ``optax.inject_hyperparams(lion_jax.lion)`` it finds optax's own, the number of the next update.
-    Where a function of yours is injected that calls an optimizer, it finds both, and raises.
+    ``optax.inject_hyperparams`` it finds optax's own, the number of the next update: what comes to
+    ``init`` as a jax array is shown here alone.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.optimizers.HyperparametersState`,
@@ -83,8 +81,7 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
 
 def by_name(shown: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers that a state shows, by the names of their arguments, in alphabetical order."""
-    named = {name.removeprefix(_INJECTED): value for name, value in shown.items()}
-    return dict(sorted(named.items()))  # as JAX sorts dictionaries
+    return dict(sorted(shown.items()))  # as JAX sorts dictionaries
 
 
 def shows_hyperparameters(*names: str, weight_bound: Callable[..., Any] | None = None):
@@ -110,12 +107,9 @@ def shows_hyperparameters(*names: str, weight_bound: Callable[..., Any] | None =
         @functools.wraps(factory)
         def showing(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
             factory(*args, **kwargs)  # refuses here, rather than at init, what makes no sense
-            signature = inspect.signature(factory)
-            bound = signature.bind(*args, **kwargs)
+            bound = inspect.signature(factory).bind(*args, **kwargs)
             bound.apply_defaults()
-            # As optax.inject_hyperparams calls it: everything by name, defaults too.
-            is_injected = not args and kwargs.keys() == signature.parameters.keys()
-            return _show(factory, bound.arguments, names, weight_bound, is_injected)
+            return _show(factory, bound.arguments, names, weight_bound)
 
         return showing
 
@@ -127,12 +121,9 @@ def _show(
     arguments: dict[str, Any],
     names: tuple[str, ...],
     weight_bound: Callable[..., Any] | None,
-    is_injected: bool,
 ) -> optax.GradientTransformationExtraArgs:
     schedules = schedules_among(arguments, names)
-    # optax has these under the same names, and its tree_get takes no name that is there twice.
-    arrays = {name for name in names if isinstance(arguments[name], jax.Array)}
-    injected = {_INJECTED + name for name in arrays if is_injected}
+    arrays = frozenset(name for name in names if isinstance(arguments[name], jax.Array))
 
     def at(count):
         values = arguments | read(schedules, count)
@@ -142,21 +133,53 @@ def _show(
     def init_fn(params):
         count = jnp.zeros((), jnp.int32)
         tx, shown = at(count)
-        return HyperparametersState(_marked(shown, injected), count, tx.init(params))
+        return HyperparametersState(_hidden(shown, arrays), count, tx.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         before, count, inner_state = state
         tx, shown = at(count)
         updates, inner_state = tx.update(updates, inner_state, params, **extra_args)
         count = jnp.asarray(optax.safe_increment(count))
-        return updates, HyperparametersState(_marked(shown, before), count, inner_state)
+        if isinstance(before, _Hidden):  # as it has been since `init`
+            shown = _hidden(shown, before.names)
+        return updates, HyperparametersState(shown, count, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _marked(shown: dict[str, jax.Array], like: Collection[str]) -> dict[str, jax.Array]:
-    """What is shown, under the names that the state has had from its first update on."""
-    return {_INJECTED + k if _INJECTED + k in like else k: value for k, value in shown.items()}
+@jax.tree_util.register_pytree_with_keys_class
+class _Hidden(dict[str, Any]):
+    """A dictionary that does not tell of some of its names.
+
+    `optax.inject_hyperparams` has these numbers under the same names, and optax's `tree_get` takes
+    no name that is in two dictionaries.
+    """
+
+    names: frozenset[str] = frozenset()
+
+    def __contains__(self, name: object) -> bool:
+        return name not in self.names and super().__contains__(name)
+
+    def tree_flatten_with_keys(self) -> Any:
+        """The values by key, as of any dictionary."""
+        order = tuple(sorted(self))
+        children = [(jax.tree_util.DictKey(name), self[name]) for name in order]
+        return children, (order, self.names)
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, values: Any) -> "_Hidden":
+        """The same names, hidden and not."""
+        order, names = aux
+        return _hidden(dict(zip(order, values, strict=True)), names)
+
+
+def _hidden(shown: dict[str, Any], names: frozenset[str]) -> Any:
+    """What is shown, some of it under names that only `hyperparameters` finds."""
+    if not names:
+        return shown
+    hidden = _Hidden(shown)
+    hidden.names = names
+    return hidden
 
 
 def _shown(

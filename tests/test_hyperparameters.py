@@ -370,8 +370,30 @@ def test_refuses_several_and_reads_each():
     assert rates == [0.5, 0.25]
 
 
-def test_an_injected_rate_is_found_with_other_numbers_left_static():
-    static = ("mu_dtype", "mask", "b1", "b2")
-    state = optax.inject_hyperparams(lion_jax.lion, static_args=static)(0.5).init(PARAMS)
-    assert tree_get(state, "learning_rate") == 0.5
-    assert tree_get(state, "b1") == np.float32(0.9)
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda learning_rate: lion_jax.lion(learning_rate),
+        lambda learning_rate: optax.chain(optax.clip(1.0), lion_jax.decoupled_lion(learning_rate)),
+        lambda learning_rate: lion_jax.lookahead(lion_jax.compat.keras.lion(learning_rate)),
+        lambda learning_rate: lion_jax.adan(learning_rate, weight_decay=0.1),
+    ],
+    ids=["lion", "decoupled_lion", "keras_lion", "adan"],
+)
+def test_tree_get_finds_one_injected_rate_whatever_is_injected(factory):
+    tx = optax.inject_hyperparams(factory)(0.5)
+    for state in (tx.init(PARAMS), after(tx, 2)):
+        assert tree_get(state, "learning_rate") == 0.5
+        assert tree_get(state, "b1") is not None
+        assert lion_jax.hyperparameters(state)["learning_rate"] == 0.5
+
+
+def test_a_traced_rate_changes_no_structure():
+    """A step within a scan may make the optimizer anew from an array."""
+    state = lion_jax.lion(0.5).init(PARAMS)
+
+    def step(state, rate):
+        return lion_jax.lion(rate).update(GRADIENT, state, PARAMS)[1], None
+
+    state, _ = jax.lax.scan(step, state, jnp.array([0.25, 0.125]))
+    assert tree_get(state, "learning_rate") == 0.125
