@@ -277,6 +277,7 @@ def arrays(draw):
     return array
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @given(st.lists(arrays(), min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
 def test_what_save_accepts_restore_gives_back_to_the_last_bit(saved):
