@@ -104,7 +104,7 @@ def as_before(new: Any, old: Any) -> Any:
 
 
 def _are_arrays_of_one_width(tree: Any) -> bool:
-    """Whether all leaves are arrays of float32, or all of float64."""
+    """Tells whether all leaves are arrays of float32, or all of float64."""
     leaves = jax.tree.leaves(tree)
     if not all(isinstance(x, jax.Array) for x in leaves):
         return False
@@ -142,7 +142,7 @@ def round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def _round_to_tiny(x: jax.Array, info: Any) -> jax.Array:
-    """As `round_to` to 8 bits or fewer, whose formats differ in what they do beyond their range."""
+    """Rounds to 8 bits or fewer, where formats differ in what they do beyond their range."""
     if info.nmant == 0:  # powers of two, subnormal ones too, without a sign
         return jax.lax.optimization_barrier(x.astype(info.dtype)).astype(x.dtype)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,7 +12,7 @@ from lion_jax._leaves import is_array, is_none, is_weight
 
 
 class Frozen(NamedTuple):
-    """Which parameters are frozen, and the trees in which they are hidden.
+    """The frozen parameters, and the trees in which they are hidden.
 
     Attributes:
       leaves: the parameters, None where there is none.
@@ -93,7 +93,7 @@ class Frozen(NamedTuple):
         )
 
     def _is_like(self, tree: Any) -> bool:
-        """Whether it has an array of the same shape, or None, for every parameter."""
+        """Tells whether it has an array of the same shape, or None, for every parameter."""
         try:
             parts = self.treedef.flatten_up_to(tree)
         except ValueError:

@@ -174,7 +174,7 @@ class _Hidden(dict[str, Any]):
 
 
 def _hidden(shown: dict[str, Any], names: frozenset[str]) -> Any:
-    """What is shown, some of it under names that only `hyperparameters` finds."""
+    """The numbers shown, some of them under names that only `hyperparameters` finds."""
     if not names:
         return shown
     hidden = _Hidden(shown)

@@ -149,7 +149,7 @@ def _map_rows(
 
 
 def in_order_of(treedef: Any, tree: Any) -> list[Any]:
-    """What a tree has for each leaf of a structure."""
+    """Lists what a tree has for each leaf of a structure."""
     return tree if isinstance(tree, PerLeaf) else treedef.flatten_up_to(tree)
 
 

@@ -12,30 +12,30 @@ import jax.numpy as jnp
 
 
 def is_none(leaf: Any) -> bool:
-    """Whether there is no leaf here."""
+    """Tells whether there is no leaf here."""
     return leaf is None
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether it is an array, also an abstract one, or a Python number: it has shape and dtype."""
+    """Tells whether it is an array, also an abstract one, or a Python number."""
     has_both = hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, type)
     return has_both or isinstance(leaf, bool | int | float | complex)
 
 
 def is_number(leaf: Any) -> bool:
-    """Whether it is of real or complex numbers, integers or booleans: no random keys, no float0."""
+    """Tells whether it holds numbers or booleans: no random keys, no float0."""
     dtype = getattr(leaf, "dtype", None)
     is_odd = dtype == jax.dtypes.float0 or jnp.issubdtype(dtype or bool, jax.dtypes.extended)
     return is_array(leaf) and not is_odd
 
 
 def is_weight(leaf: Any) -> bool:
-    """Whether it is of real or complex numbers."""
+    """Tells whether it is of real or complex numbers."""
     return is_number(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def has_gradient(g: Any) -> bool:
-    """Whether there is a gradient: neither None nor JAX's float0, which is one of nothing."""
+    """Tells whether there is a gradient: neither None nor float0, JAX's gradient of nothing."""
     return g is not None and getattr(g, "dtype", None) != jax.dtypes.float0
 
 

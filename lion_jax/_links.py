@@ -194,7 +194,7 @@ def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
 
 
 def _whole(moves: list[tuple[Leaf, Leaf]], target: Link) -> list[tuple[Leaf, Leaf]]:
-    """Those of the moves that leave no part of a moment behind."""
+    """The moves that leave no part of a moment behind."""
     moving = {leaf for leaf, _ in moves}
     parts = collections.defaultdict(list)
     for key, whole in target.wholes.items():
@@ -204,7 +204,7 @@ def _whole(moves: list[tuple[Leaf, Leaf]], target: Link) -> list[tuple[Leaf, Lea
 
 
 def _may_replace(old: Leaf, new: Leaf) -> bool:
-    """Whether both have entries, or neither, as the signs of metrics where there are too many."""
+    """Tells whether both have entries, or neither: metrics keep no signs if there are too many."""
     if new.field in UNITS:
         return unit_of(old) == unit_of(new)
     return _is_empty(old) == _is_empty(new)
@@ -216,7 +216,7 @@ def unit_of(leaf: Leaf) -> str:
 
 
 def _is_empty(leaf: Leaf) -> bool:
-    """Whether it has no entries."""
+    """Tells whether it has no entries."""
     return 0 in shape_of(leaf.value)
 
 

@@ -19,7 +19,7 @@ _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
 
 
 class Step(NamedTuple):
-    """What there is to measure, each a list with an entry for every parameter.
+    """The things to measure, each a list with an entry for every parameter.
 
     Attributes:
       gradients: as they came; zeros where there was none.
@@ -198,7 +198,7 @@ def _moments(step: Step) -> list[Any] | None:
 
 
 def _is_gathered(path: Any) -> bool:
-    """Whether a path in a state leads through that of sign_gather, where devices have parts."""
+    """Tells whether a path leads through the state of sign_gather, where devices have parts."""
     return any(getattr(key, "tuple_name", "") == "SignGatherState" for key in path)
 
 

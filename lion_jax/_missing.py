@@ -76,7 +76,7 @@ def update_present(
 
 
 def _has_weights_only(inner: Any, state: optax.OptState, params: optax.Params) -> bool:
-    """Whether a state was made from the weights alone, and not from the integers beside them."""
+    """Tells whether a state was made from the weights alone, without the integers beside them."""
     if all(is_weight(p) or not is_number(p) for p in jax.tree.leaves(params)):
         return True
     of_all = jax.eval_shape(inner.init, numbers_of(params))

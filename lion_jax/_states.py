@@ -58,7 +58,7 @@ def replaced(state: Any, where: tuple[Any, ...], new: Any) -> Any:
 
 
 def is_wrapper(node: Any) -> bool:
-    """Whether nothing but a leaf, or what stands for an absent one, is below it, as its `value`.
+    """Tells whether only a leaf, or a stand-in for an absent one, is below it, as its `value`.
 
     A NamedTuple is a state, even if its only field is called so.
     """
@@ -71,18 +71,18 @@ def is_wrapper(node: Any) -> bool:
 
 
 def children_of(node: Any) -> list[tuple[Any, Any]]:
-    """What is directly below a node, by key."""
+    """The children of a node, by key."""
     children = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
     return [(key, child) for (key,), child in children]
 
 
 def is_leaf(node: Any) -> bool:
-    """Whether there is nothing below it because it is a leaf."""
+    """Tells whether there is nothing below it because it is a leaf."""
     return jax.tree_util.all_leaves([node])
 
 
 def is_absent(node: Any) -> bool:
-    """Whether it is None, `optax.MaskedNode`, or what a checkpoint makes of one."""
+    """Tells whether it is None, `optax.MaskedNode`, or what a checkpoint makes of one."""
     return node is None or (isinstance(node, dict | list | tuple) and not node)
 
 

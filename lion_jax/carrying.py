@@ -331,7 +331,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_code(value: Any) -> bool:
-    """Whether it has integers, or what stands for none, in place of numbers of a parameter."""
+    """Tells whether it has integers, or a stand-in, in place of numbers of a parameter."""
     return bool(shape_of(value)) and not jnp.issubdtype(_dtype(value), jnp.inexact)
 
 

@@ -89,7 +89,7 @@ def synchronize(
 
 
 def moves(stored: Any, u: Any) -> bool:
-    """Whether a step moves what is stored: not integers, nor what has no gradient."""
+    """Tells whether a step moves what is stored: not integers, nor what has no gradient."""
     return is_weight(stored) and has_gradient(u)
 
 

@@ -98,7 +98,7 @@ def _parts_of(tree: Any, treedef: Any) -> list[Any] | None:
 
 
 def _is_like(tree: Any, treedef: Any) -> bool:
-    """Whether a tree has one leaf, or a masked one, for each parameter."""
+    """Tells whether a tree has one leaf, or a masked one, for each parameter."""
     if treedef.num_leaves == 0:
         return False
     parts = _parts_of(tree, treedef)

@@ -56,7 +56,7 @@ class Code(NamedTuple):
 
     @property
     def keeps_signs(self) -> bool:
-        """Whether numbers that would round to 0 keep their signs."""
+        """Tells whether numbers that would round to 0 keep their signs."""
         return self.is_signed and not self.may_vanish
 
     @property
@@ -173,7 +173,7 @@ def _spread(exponents: jax.Array, x: jax.Array, axis: int, group_size: int) -> j
 
 
 def _are_groups_cut(x: jax.Array, axis: int, group_size: int) -> bool:
-    """Whether an Explicit mesh splits an axis within groups, where JAX does not reshape it."""
+    """Tells whether an Explicit mesh splits an axis within groups; JAX does not reshape it."""
     parts = _parts(x, axis)
     return parts > 1 and x.shape[axis] % (parts * group_size) != 0
 

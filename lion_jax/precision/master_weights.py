@@ -273,7 +273,7 @@ def _move(
 def _correct(
     correction: jax.Array, goal: jax.Array, p: jax.Array, threshold: jax.Array | float
 ) -> jax.Array:
-    """What is left to the goal from the number stored for it, in grains.
+    """The distance to the goal from the number stored for it, in grains.
 
     From the last but one on, the next is the last that rounds to the stored number, further away.
     """

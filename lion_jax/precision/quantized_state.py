@@ -274,7 +274,7 @@ class _Store(NamedTuple):
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
     def _planned(self, x: Any, shape: tuple[int, ...] | None) -> tuple[int, Any]:
-        """Which axis of a moment is to have the groups, and what stands for exponents if none.
+        """The axis of a moment to group along, and what stands for exponents if there is none.
 
         Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
         one less.
