@@ -20,10 +20,11 @@ from importlib.metadata import version as _version
 
 from lion_jax import checkpoints as checkpoints
 from lion_jax import compat as compat
+from lion_jax import distributed as distributed
 from lion_jax import groups as groups
 from lion_jax import precision as precision
 from lion_jax import primitives as primitives
-from lion_jax._hyperparameters import hyperparameters as hyperparameters
+from lion_jax._core.hyperparameters import hyperparameters as hyperparameters
 from lion_jax.carrying import CarryReport as CarryReport
 from lion_jax.carrying import carry_state as carry_state
 from lion_jax.combinators.accumulation import with_accumulation as with_accumulation

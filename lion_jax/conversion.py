@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from lion_jax._checks import check_numbers, check_scalars
+from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, POSITIVE
+from lion_jax._core.rule import takes
+from lion_jax._core.types import Leaf
 
 _LEAST, _MOST = 3.0, 10.0  # the published range of the factor
 _ADVICE = (
@@ -23,7 +25,7 @@ _ADVICE = (
 
 
 class LionHyperparameters(NamedTuple):
-    """What :func:`from_adamw` makes of AdamW's hyperparameters; ``print`` shows it in a few lines.
+    """AdamW's hyperparameters as Lion's, from :func:`from_adamw`; ``print`` shows them in lines.
 
     Attributes:
       learning_rate: AdamW's over the factor, a number or a schedule as it was.
@@ -51,7 +53,7 @@ class LionHyperparameters(NamedTuple):
         return {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "b1", "b2")}
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython shows."""
+        """The text that IPython shows."""
         del cycle
         printer.text(str(self))
 
@@ -73,6 +75,12 @@ class LionHyperparameters(NamedTuple):
         )
 
 
+@takes(
+    learning_rate=NON_NEGATIVE.trying("1e-3"),
+    weight_decay=NON_NEGATIVE.trying("0.01"),
+    b2=DECAY_RATE.constant(),
+    factor=POSITIVE.constant().trying("5.0", "in the published range of 3 to 10"),
+)
 def from_adamw(
     learning_rate: optax.ScalarOrSchedule,
     weight_decay: optax.ScalarOrSchedule,
@@ -80,7 +88,7 @@ def from_adamw(
     *,
     factor: float = 5.0,
 ) -> LionHyperparameters:
-    r"""Where to start with Lion after AdamW.
+    r"""A start with Lion after AdamW.
 
     .. math::
 
@@ -94,10 +102,9 @@ def from_adamw(
     AdamW's ``b1`` has no part in it: the authors had 0.9 beside both choices of Lion's.
 
     Args:
-      learning_rate: AdamW's :math:`\eta` >= 0: a number, a traced scalar, or a schedule, which is
-        divided as a whole.
-      weight_decay: AdamW's decoupled :math:`\lambda` >= 0, likewise. Mind the default of the code
-        that you come from: 0.01 in PyTorch, 1e-4 in optax.
+      learning_rate: AdamW's :math:`\eta` >= 0, which is divided as a whole.
+      weight_decay: AdamW's decoupled :math:`\lambda` >= 0. Mind the default of the code that you
+        come from: 0.01 in PyTorch, 1e-4 in optax.
       b2: AdamW's decay rate of the second moment, in [0, 1). At 0.99 and below, which people choose
         for stability, Lion gets b1=0.95, b2=0.98; otherwise its defaults, 0.9 and 0.99.
       factor: :math:`f` > 0.
@@ -128,8 +135,6 @@ def from_adamw(
       <https://github.com/google/automl/tree/master/lion>`_ and `lion-pytorch
       <https://github.com/lucidrains/lion-pytorch>`_.
     """
-    check_scalars(learning_rate=learning_rate, weight_decay=weight_decay)
-    check_numbers(b2=b2, factor=factor)
     b1, b2 = (0.95, 0.98) if b2 <= 0.99 else (0.9, 0.99)
     return LionHyperparameters(
         learning_rate=_times(learning_rate, 1 / factor),
@@ -152,7 +157,7 @@ def _times(value: optax.ScalarOrSchedule, factor: Any) -> optax.ScalarOrSchedule
     return value * factor
 
 
-def _line(value: Any, bounds: tuple[Any, Any], change: str, changes: str) -> str:
+def _line(value: Leaf, bounds: tuple[Any, Any], change: str, changes: str) -> str:
     if callable(value):
         return f"the schedule {change} (search {changes})"
     low, high = bounds

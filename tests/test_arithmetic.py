@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lion_jax._arithmetic import inverse, sqrt, sum_of_squares
+from lion_jax._core.arithmetic import inverse, sqrt, sum_of_squares
 
 X = jnp.array([0.0, 1e-30, 0.25, 4.0, jnp.inf])
 

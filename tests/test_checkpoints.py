@@ -325,7 +325,7 @@ def test_what_nnx_wraps_is_saved_and_restored_wrapped_or_not(tmp_path):
 def test_paths_saved_with_their_wrappers_are_still_known(tmp_path, monkeypatch):
     saved = nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "unwrapped", lambda tree: tree)
+        patch.setattr(checkpoints.saving, "unwrapped", lambda tree: tree)
         checkpoints.save(tmp_path, 1, saved)
     assert_same_bits(checkpoints.restore(tmp_path, saved)[1], saved)
 

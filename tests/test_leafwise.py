@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lion_jax._leafwise import map_leaves
+from lion_jax._core.leafwise import map_leaves
 
 SHAPES = [(3,), (2, 3)] * 50
 

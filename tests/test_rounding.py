@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from lion_jax._dtypes import round_to
+from lion_jax._core.dtypes import round_to
 
 NARROW = [
     *("float16", "bfloat16", "float4_e2m1fn", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz"),

@@ -11,7 +11,7 @@ from flax import nnx
 
 import lion_jax
 from lion_jax import compat, precision
-from lion_jax._states import is_wrapper, unwrapped
+from lion_jax._core.states import is_wrapper, unwrapped
 
 MASTERED = precision.with_master_weights(lion_jax.lion(1e-3))
 READERS = {

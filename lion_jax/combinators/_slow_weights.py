@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._dtypes import at_least_float32, cast
-from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import (
+from lion_jax._core.dtypes import at_least_float32, cast
+from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.leaves import (
     has_gradient,
     is_array,
     is_none,
     is_weight,
 )
+from lion_jax._core.types import Leaf, PyTree
 
 _ROUNDED = {
     "MasterWeightsState": "with_master_weights",
@@ -49,7 +50,7 @@ def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -
 
 def synchronize(
     updates: optax.Updates,
-    params: Any,
+    params: optax.Params,
     slow_params: optax.Params,
     is_sync: jax.Array,
     slow_step_size: Any,
@@ -88,7 +89,7 @@ def synchronize(
     return treedef.unflatten(us), treedef.unflatten(slow)
 
 
-def moves(stored: Any, u: Any) -> bool:
+def moves(stored: PyTree, u: Leaf) -> bool:
     """Tells whether a step moves what is stored: not integers, nor what has no gradient."""
     return is_weight(stored) and has_gradient(u)
 
@@ -98,15 +99,15 @@ def as_dtype_of(number: Any, x: jax.Array) -> Any:
     return number if jnp.issubdtype(x.dtype, jnp.complexfloating) else jnp.asarray(number, x.dtype)
 
 
-def _is_rounded(node: Any) -> bool:
+def _is_rounded(node: PyTree) -> bool:
     return type(node).__name__ in _ROUNDED
 
 
-def _at(leaves: list[Any], indices: list[int]) -> list[Any]:
+def _at(leaves: list[Leaf], indices: list[int]) -> list[Leaf]:
     return [leaves[i] for i in indices]
 
 
-def _put(leaves: list[Any], indices: list[int], new: list[Any]) -> None:
+def _put(leaves: list[Leaf], indices: list[int], new: list[Leaf]) -> None:
     for i, x in zip(indices, new, strict=True):
         leaves[i] = x
 
@@ -144,7 +145,7 @@ def _keep(slow, sources, slow_step_size):
     return slow
 
 
-def _copy_leaf(p: Any) -> jax.Array | jax.ShapeDtypeStruct | None:
+def _copy_leaf(p: Leaf) -> jax.Array | jax.ShapeDtypeStruct | None:
     """A copy of its own, so that parameters and state can both be donated."""
     if not is_array(p):
         return None

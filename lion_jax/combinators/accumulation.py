@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_positive_integer, check_transformation
-from lion_jax._dtypes import widen
-from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import is_none, is_weight
-from lion_jax._matching import check_match
-from lion_jax.combinators._inner import update_where
-from lion_jax.primitives._moments import next_count, zero, zeros_like
+from lion_jax._core.checks import check_match
+from lion_jax._core.counters import next_count, zero
+from lion_jax._core.dtypes import widen
+from lion_jax._core.inner import update_where
+from lion_jax._core.kinds import TRANSFORMATION, integer
+from lion_jax._core.leafwise import map_leaves, zeros_like
+from lion_jax._core.leaves import is_none, is_weight
+from lion_jax._core.rule import combinator
 
 
 class AccumulationState(NamedTuple):
@@ -31,6 +32,7 @@ class AccumulationState(NamedTuple):
     inner_state: optax.OptState
 
 
+@combinator(inner=TRANSFORMATION, every=integer().trying("4"))
 def with_accumulation(
     inner: optax.GradientTransformation, every: int
 ) -> optax.GradientTransformationExtraArgs:
@@ -54,7 +56,6 @@ def with_accumulation(
     Args:
       inner: the transformation of the mean, its learning rate included.
       every: k >= 1, in calls of ``update``; 1 leaves the inner transformation as it is.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "every")``.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -69,8 +70,7 @@ def with_accumulation(
       TypeError: an ``inner`` that is no transformation, an ``every`` that is no integer.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax, optax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.with_accumulation(optax.sgd(1.0), every=2)
       >>> params = jnp.zeros(2)
       >>> state = tx.init(params)
@@ -84,8 +84,6 @@ def with_accumulation(
       Goyal et al., `Accurate, Large Minibatch SGD <https://arxiv.org/abs/1706.02677>`_, 2017,
       Section 3, on the mean over workers, which are calls here.
     """
-    check_transformation("inner", inner)
-    check_positive_integer("every", every, remedy=4)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):

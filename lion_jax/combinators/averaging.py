@@ -6,24 +6,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import (
-    check_has_params,
-    check_peer,
-    check_positive_integer,
-    check_transformation,
-)
-from lion_jax._dtypes import round_to, widen
-from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import (
+from lion_jax._core.checks import check_has_params
+from lion_jax._core.counters import next_count, zero
+from lion_jax._core.dtypes import round_to, widen
+from lion_jax._core.inner import update
+from lion_jax._core.kinds import DECAY_RATE, TRANSFORMATION, integer
+from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.leaves import (
     has_gradient,
     is_none,
     is_weight,
 )
-from lion_jax._schedules import accepts_schedules
-from lion_jax._states import the_only
-from lion_jax.combinators._inner import update
+from lion_jax._core.rule import combinator
+from lion_jax._core.states import the_only
 from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, moves
-from lion_jax.primitives._moments import next_count, zero
 
 
 class ParameterAverageState(NamedTuple):
@@ -42,7 +38,9 @@ class ParameterAverageState(NamedTuple):
     inner_state: optax.OptState
 
 
-@accepts_schedules("decay")
+@combinator(
+    inner=TRANSFORMATION, decay=DECAY_RATE, overwrite_every=integer().or_none().trying("100")
+)
 def with_parameter_average(
     inner: optax.GradientTransformation,
     decay: optax.ScalarOrSchedule = 0.99,
@@ -66,11 +64,10 @@ def with_parameter_average(
 
     Args:
       inner: the transformation that moves the parameters, its learning rate included.
-      decay: :math:`\mu` in [0, 1): a number, a traced scalar, or a schedule from the step count;
-        about the last :math:`1 / (1 - \mu)` steps are in the average. The schedule
-        ``lambda t: jnp.minimum(0.99, (1 + t) / (10 + t))`` forgets the start of training sooner.
-      overwrite_every: n >= 1, in steps; None never overwrites. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("inner", "overwrite_every")``.
+      decay: :math:`\mu` in [0, 1); about the last :math:`1 / (1 - \mu)` steps are in the average.
+        The schedule ``lambda t: jnp.minimum(0.99, (1 + t) / (10 + t))`` forgets the start of
+        training sooner.
+      overwrite_every: n >= 1, in steps; None never overwrites.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -86,8 +83,7 @@ def with_parameter_average(
         a complex update of a real parameter, by its path.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.with_parameter_average(optax.sgd(1.0), decay=0.5)
       >>> params = jnp.array([0.0])
       >>> state = tx.init(params)
@@ -104,10 +100,6 @@ def with_parameter_average(
       <https://doi.org/10.1137/0330046>`_, 1992; the exponential form, begun and overwritten as
       here: ``use_ema`` of Keras's optimizers.
     """
-    check_transformation("inner", inner)
-    check_peer(average_decay=("decay", decay))
-    if overwrite_every is not None:
-        check_positive_integer("overwrite_every", overwrite_every, remedy=100)
     return keep_average(inner, decay, overwrite_every)
 
 
@@ -127,8 +119,7 @@ def averaged_params(state: optax.OptState) -> optax.Params:
       ValueError: no average in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = optax.chain(lion_jax.with_parameter_average(lion_jax.lion(1e-4)))
       >>> print(lion_jax.averaged_params(tx.init(jnp.ones(2))))
       [1. 1.]
@@ -214,7 +205,7 @@ def _average_leaves(updates, average, params, **hyperparameters):
 
 
 def _apply(p, u):
-    """What `optax.apply_updates` makes of a parameter, rounded as if it went through memory."""
+    """The parameter after `optax.apply_updates`, rounded as if it went through memory."""
     return round_to(widen(p, u) + widen(u, p), jnp.result_type(p))
 
 

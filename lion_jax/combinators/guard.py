@@ -1,16 +1,18 @@
 """A guard that lets no infinity and no NaN through."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_positive_integer, check_transformation
-from lion_jax._states import the_only
-from lion_jax.combinators._inner import is_finite, take_where, update
+from lion_jax._core.counters import next_count, zero
+from lion_jax._core.inner import is_finite, take_where, update
+from lion_jax._core.kinds import AXIS_NAME, TRANSFORMATION, integer
+from lion_jax._core.rule import combinator
+from lion_jax._core.states import the_only
+from lion_jax._core.types import AxisName
 from lion_jax.combinators.loss_scale import with_loss_scales_of
-from lion_jax.primitives._moments import next_count, zero
 
 
 class FiniteGuardState(NamedTuple):
@@ -29,11 +31,16 @@ class FiniteGuardState(NamedTuple):
     inner_state: optax.OptState
 
 
+@combinator(
+    inner=TRANSFORMATION,
+    max_consecutive=integer().or_none().trying("5"),
+    axis_name=AXIS_NAME.or_none(),
+)
 def with_finite_guard(
     inner: optax.GradientTransformation,
     max_consecutive: int | None = None,
     *,
-    axis_name: Any = None,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Skips every step whose gradient has an infinity or a NaN anywhere.
 
@@ -54,8 +61,7 @@ def with_finite_guard(
     Args:
       inner: the transformation to guard, its learning rate included.
       max_consecutive: n >= 1: :func:`has_given_up` is true from the n-th skipped step in a row on.
-        None never gives up. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("inner", "max_consecutive", "axis_name")``.
+        None never gives up.
       axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
         which each device has other parts of the gradient, so that all skip or none. Not needed
         under ``jit``, nor where the gradients are averaged over the axis anyway.
@@ -70,8 +76,7 @@ def with_finite_guard(
       TypeError: an ``inner`` that is no transformation, a ``max_consecutive`` that is no integer.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.with_finite_guard(lion_jax.lion(0.25), max_consecutive=2)
       >>> params = jnp.array([1.0, 1.0])
       >>> state = tx.init(params)
@@ -86,9 +91,6 @@ def with_finite_guard(
       Micikevicius et al., `Mixed Precision Training <https://arxiv.org/abs/1710.03740>`_, 2018,
       Section 3.2, whose loss scaling skips the steps that overflow.
     """
-    check_transformation("inner", inner)
-    if max_consecutive is not None:
-        check_positive_integer("max_consecutive", max_consecutive, remedy=5)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
@@ -114,7 +116,7 @@ def with_finite_guard(
 
 
 def skipped_steps(state: optax.OptState) -> jax.Array:
-    """How many steps the guard or the dynamic loss scale in the state has skipped so far.
+    """The count of steps that the guard or the dynamic loss scale in the state has skipped.
 
     Args:
       state: the optimizer state that holds one :class:`FiniteGuardState` or one
@@ -127,8 +129,7 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
       ValueError: neither in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> tx = lion_jax.with_finite_guard(lion_jax.lion(1e-4))
       >>> _, state = tx.update(jnp.array([jnp.inf]), tx.init(jnp.ones(1)), jnp.ones(1))
       >>> print(lion_jax.skipped_steps(state))
@@ -139,7 +140,7 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
 
 
 def has_given_up(state: optax.OptState) -> jax.Array:
-    """Whether the :func:`with_finite_guard` in the state ever skipped too many steps in a row.
+    """Tells whether the guard in the state ever skipped too many steps in a row.
 
     Args:
       state: the optimizer state that holds one :class:`FiniteGuardState`, at any depth.
@@ -151,8 +152,7 @@ def has_given_up(state: optax.OptState) -> jax.Array:
       ValueError: no guard in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> tx = lion_jax.with_finite_guard(lion_jax.lion(1e-4), max_consecutive=1)
       >>> _, state = tx.update(jnp.array([jnp.nan]), tx.init(jnp.ones(1)), jnp.ones(1))
       >>> print(lion_jax.has_given_up(state))

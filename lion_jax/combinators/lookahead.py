@@ -6,19 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import (
-    check_flag,
-    check_has_params,
-    check_positive_integer,
-    check_scalars,
-    check_transformation,
-)
-from lion_jax._leaves import is_none, is_weight
-from lion_jax._schedules import accepts_schedules
-from lion_jax._states import the_only
-from lion_jax.combinators._inner import update
+from lion_jax._core.checks import check_has_params
+from lion_jax._core.counters import zero
+from lion_jax._core.inner import update
+from lion_jax._core.kinds import FLAG, FRACTION, TRANSFORMATION, integer
+from lion_jax._core.leaves import is_none, is_weight
+from lion_jax._core.rule import combinator
+from lion_jax._core.states import the_only
 from lion_jax.combinators._slow_weights import check_not_rounded, copy, synchronize
-from lion_jax.primitives._moments import zero
 
 
 class LookaheadState(NamedTuple):
@@ -37,7 +32,7 @@ class LookaheadState(NamedTuple):
     inner_state: optax.OptState
 
 
-@accepts_schedules("slow_step_size")
+@combinator(inner=TRANSFORMATION, sync_period=integer(), slow_step_size=FRACTION, reset_inner=FLAG)
 def lookahead(
     inner: optax.GradientTransformation,
     sync_period: int = 6,
@@ -65,10 +60,9 @@ def lookahead(
 
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.
-      sync_period: k >= 1, in steps. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("inner", "sync_period", "reset_inner")``.
-      slow_step_size: :math:`\alpha` in [0, 1]: a number, a traced scalar, or a schedule from the
-        step count. 1 leaves the inner transformation as it is; 0 never moves the slow weights.
+      sync_period: k >= 1, in steps.
+      slow_step_size: :math:`\alpha` in [0, 1]. 1 leaves the inner transformation as it is; 0 never
+        moves the slow weights.
       reset_inner: whether the inner state starts anew at each synchronization: its moments, its
         step counters, so that a schedule inside begins again, and whatever combinators inside keep.
 
@@ -87,8 +81,7 @@ def lookahead(
         a complex update of a real parameter, by its path.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.lookahead(optax.sgd(1.0), sync_period=2, slow_step_size=0.5)
       >>> params = jnp.array([0.0])
       >>> state = tx.init(params)
@@ -105,10 +98,6 @@ def lookahead(
       Zhang et al., `Lookahead Optimizer: k steps forward, 1 step back
       <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1.
     """
-    check_transformation("inner", inner)
-    check_positive_integer("sync_period", sync_period, remedy=6)
-    check_scalars(slow_step_size=slow_step_size)
-    check_flag("reset_inner", reset_inner)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
@@ -122,7 +111,7 @@ def lookahead(
         return LookaheadState(copy(params), zero(), inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        check_has_params(params, "lookahead")
+        params = check_has_params(params, "lookahead")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= jnp.asarray(sync_period, jnp.int32)
@@ -164,8 +153,7 @@ def slow_params(state: optax.OptState) -> optax.Params:
       ValueError: no lookahead or scout in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = optax.chain(optax.clip(1.0), lion_jax.lookahead(lion_jax.lion(1e-4)))
       >>> print(lion_jax.slow_params(tx.init(jnp.ones(2))))
       [1. 1.]

@@ -8,16 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lion_jax._checks import check_number, check_positive_integer, check_transformation
-from lion_jax._dtypes import at_least_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import is_weight
-from lion_jax._states import the_only
-from lion_jax.combinators._inner import is_finite, update, update_where
-from lion_jax.primitives._moments import next_count, zero
+from lion_jax._core.counters import next_count, zero
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.inner import is_finite, update, update_where
+from lion_jax._core.kinds import AXIS_NAME, TRANSFORMATION, Number, integer
+from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.leaves import is_weight
+from lion_jax._core.rule import combinator
+from lion_jax._core.states import the_only
+from lion_jax._core.types import AxisName, PyTree
 
 # One over them is a normal float32 too: compilers divide by a scalar through its inverse.
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**126
+LOSS_SCALE = Number(
+    allowed="in [2**-126, 2**126]",
+    contains=lambda x: _SMALLEST <= x <= _LARGEST,
+    takes_schedule=False,
+    remedy="32768.0",
+    why="a power of two",
+)
+
+
+_STATIC_SCALE = dataclasses.replace(LOSS_SCALE, or_else=" or a DynamicLossScale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +57,8 @@ class DynamicLossScale:
 
     def __post_init__(self):
         """Refuses what is out of range."""
-        check_number("loss_scale", self.initial, alias="initial")
-        check_positive_integer("growth_interval", self.growth_interval, remedy=2000)
+        LOSS_SCALE.check("initial", self.initial, 2.0**15)
+        integer().check("growth_interval", self.growth_interval, 2000)
 
 
 class LossScaleState(NamedTuple):
@@ -77,11 +89,12 @@ class DynamicLossScaleState(NamedTuple):
     inner_state: optax.OptState
 
 
+@combinator(inner=TRANSFORMATION, axis_name=AXIS_NAME.or_none())
 def with_loss_scale(
     inner: optax.GradientTransformation,
     loss_scale: float | jax.Array | DynamicLossScale,
     *,
-    axis_name: Any = None,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divides gradients by the scale of the loss that they come from.
 
@@ -101,9 +114,7 @@ def with_loss_scale(
 
     Args:
       inner: the transformation of the gradients of the loss itself, its learning rate included.
-      loss_scale: :math:`S` > 0, a number or a traced scalar; or a :class:`DynamicLossScale`.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "axis_name")``, and
-        ``"loss_scale"`` too if it is dynamic.
+      loss_scale: :math:`S` > 0; or a :class:`DynamicLossScale`.
       axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
         which each device has other parts of the gradient, so that all skip or none; of no use
         to a number. Not needed under ``jit``, nor where the gradients are averaged over the axis
@@ -119,8 +130,7 @@ def with_loss_scale(
       TypeError: an ``inner`` that is no transformation, a ``loss_scale`` of the wrong type.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> import lion_jax, optax
+      >>> import jax, jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.with_loss_scale(optax.sgd(0.1), lion_jax.DynamicLossScale(2.0**15))
       >>> params = jnp.array([3.0], jnp.float16)
       >>> state = tx.init(params)
@@ -139,11 +149,10 @@ def with_loss_scale(
       Micikevicius et al., `Mixed Precision Training <https://arxiv.org/abs/1710.03740>`_, 2018,
       Section 3.2; the order of events is that of Keras's ``LossScaleOptimizer``.
     """
-    check_transformation("inner", inner)
     inner = optax.with_extra_args_support(inner)
     if isinstance(loss_scale, DynamicLossScale):
         return _with_dynamic(inner, loss_scale, axis_name)
-    check_number("loss_scale", loss_scale, kinds="a number or a DynamicLossScale")
+    _STATIC_SCALE.check("loss_scale", loss_scale)
     return _with_static(inner, loss_scale)
 
 
@@ -161,8 +170,7 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
       ValueError: no loss scale in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> tx = lion_jax.with_loss_scale(lion_jax.lion(1e-4), loss_scale=1024.0)
       >>> print(lion_jax.current_loss_scale(tx.init(jnp.ones(2))))
       1024.0
@@ -172,7 +180,7 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
     )
 
 
-def with_loss_scales_of(new: Any, state: Any) -> Any:
+def with_loss_scales_of(new: PyTree, state: optax.OptState) -> Any:
     """A state with the dynamic loss scales of another, and all else its own."""
 
     def is_scale(x):

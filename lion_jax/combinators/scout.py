@@ -6,24 +6,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import (
-    check_has_params,
-    check_positive_integer,
-    check_real,
-    check_scalars,
-    check_transformation,
-)
-from lion_jax._leafwise import map_leaves
-from lion_jax._leaves import (
+from lion_jax._core.checks import check_has_params, check_real
+from lion_jax._core.counters import zero
+from lion_jax._core.inner import update
+from lion_jax._core.kinds import FRACTION, TRANSFORMATION, integer
+from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.leaves import (
     has_gradient,
     is_none,
     is_weight,
     numbers_of,
 )
-from lion_jax._schedules import accepts_schedules
-from lion_jax.combinators._inner import update
+from lion_jax._core.rule import combinator
 from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, synchronize
-from lion_jax.primitives._moments import zero
 
 
 class ScoutState(NamedTuple):
@@ -50,7 +45,7 @@ class ScoutState(NamedTuple):
     inner_state: optax.OptState
 
 
-@accepts_schedules("min_slow_step_size")
+@combinator(inner=TRANSFORMATION, sync_period=integer(2), min_slow_step_size=FRACTION)
 def scout(
     inner: optax.GradientTransformation,
     sync_period: int = 6,
@@ -75,10 +70,8 @@ def scout(
 
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.
-      sync_period: k >= 2, in steps. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("inner", "sync_period")``.
-      min_slow_step_size: :math:`\alpha_{\min}` in [0, 1]: a number, a traced scalar, or a schedule
-        from the step count.
+      sync_period: k >= 2, in steps.
+      min_slow_step_size: :math:`\alpha_{\min}` in [0, 1].
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -92,8 +85,7 @@ def scout(
         or update, by its path.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.scout(optax.sgd(1.0), sync_period=3, min_slow_step_size=0.0)
       >>> params = jnp.array(0.0)
       >>> state = tx.init(params)
@@ -109,9 +101,6 @@ def scout(
       Zhang et al., `Lookahead Optimizer <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1,
       for the slow weights; ``Scout`` of pylocron 0.3.0.
     """
-    check_transformation("inner", inner)
-    check_positive_integer("sync_period", sync_period, remedy=6, least=2)
-    check_scalars(min_slow_step_size=min_slow_step_size)
     return scout_with(inner, sync_period, min_slow_step_size, standstill=0.0)
 
 
@@ -138,7 +127,7 @@ def scout_with(
         return ScoutState(slow, zero(), *zeros, inner_state=inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        check_has_params(params, "scout")
+        params = check_has_params(params, "scout")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
         j = state.steps_since_sync + 1
         is_sync = j >= jnp.asarray(sync_period, jnp.int32)

@@ -1,43 +1,26 @@
-"""What peers need and neither optax nor the primitives have. Links of a chain, not public ones.
+"""Links of chains that peers need, and neither optax nor the primitives have; not public.
 
 They count on the factory around them for wide dtypes, absent gradients and checked numbers.
 """
 
-# A state's `count` hides the method that every tuple has.
-# pyright: reportIncompatibleMethodOverride=false
-
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sqrt
-from lion_jax._checks import check_number, check_real, is_off
-from lion_jax._dtypes import at_least_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax._core.arithmetic import sqrt
+from lion_jax._core.checks import check_real
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, betas, is_off
+from lion_jax._core.leafwise import leafwise
+from lion_jax._core.types import Scalar
 
-Scalar = float | jax.Array
-Betas = tuple[Scalar, Scalar]
-
-
-def unpack_betas(betas: Iterable[Scalar], count: int = 2) -> tuple[Scalar, ...]:
-    """The numbers of a peer's `betas`, each checked under its place there.
-
-    Raises:
-      TypeError: `betas` is no sequence, or an entry no number.
-      ValueError: another count of them, or one outside [0, 1).
-    """
-    values = tuple(betas) if isinstance(betas, Iterable) else ()
-    if len(values) != count:
-        error = ValueError if isinstance(betas, Iterable) else TypeError
-        remedy = (0.9, 0.999, 0.9999)[:count]
-        raise error(f"betas must be {count} numbers in [0, 1); got {betas!r}. Try betas={remedy}.")
-    for i, beta in enumerate(values):
-        check_number(f"b{i + 1}", beta, alias=f"betas[{i}]")
-    return values
+LEARNING_RATE = NON_NEGATIVE
+BETAS = betas(DECAY_RATE, DECAY_RATE)
+EPS = NON_NEGATIVE.constant()
+WEIGHT_DECAY = NON_NEGATIVE.constant()
+ADAM = {"lr": LEARNING_RATE, "betas": BETAS, "eps": EPS, "weight_decay": WEIGHT_DECAY}
 
 
 def refuse_complex(needed_by: str) -> optax.GradientTransformationExtraArgs:
@@ -83,33 +66,15 @@ def heavy_ball(
         return optax.identity()
     if is_off(dampening):
         return optax.trace(momentum, nesterov)
-
-    def init_fn(params):
-        return HeavyBallState(zero(), trace=zeros_like(params))
-
-    def update_fn(updates, state, params=None):
-        del params
-        # Without momentum torch has no buffer, hence no dampening, even if that is only known now.
-        is_whole = (state.count == 0) | (momentum == 0)
-        updates, trace = map_leaves(
-            _heavy_ball_nesterov if nesterov else _heavy_ball,
-            (updates, state.trace),
-            momentum=momentum,
-            weight=jnp.where(is_whole, 1.0, 1 - dampening),
-        )
-        return updates, HeavyBallState(next_count(state.count), trace)
-
-    return optax.GradientTransformation(init_fn, update_fn)
+    return leafwise(
+        _heavy_ball, HeavyBallState, momentum=momentum, dampening=dampening, nesterov=nesterov
+    )
 
 
-def _heavy_ball(d, b, *, momentum, weight):
-    b = momentum * b + weight * d
-    return b, b
-
-
-def _heavy_ball_nesterov(d, b, *, momentum, weight):
-    b = momentum * b + weight * d
-    return d + momentum * b, b
+def _heavy_ball(d, b, *, t, momentum, dampening, nesterov):
+    # Without momentum torch has no buffer, hence no dampening, even if that is only known now.
+    b = momentum * b + jnp.where((t == 1) | (momentum == 0), 1.0, 1 - dampening) * d
+    return d + momentum * b if nesterov else b, b
 
 
 class ScaleByAmsgradState(NamedTuple):
@@ -143,30 +108,10 @@ def scale_by_amsgrad(
 
     `optax.scale_by_amsgrad` corrects each second moment before it takes the largest, or none.
     """
-
-    def init_fn(params):
-        mu, nu, nu_max = zeros_like(params), zeros_like(params), zeros_like(params)
-        return ScaleByAmsgradState(zero(), mu, nu, nu_max)
-
-    def update_fn(updates, state, params=None):
-        del params
-        t = next_count(state.count)
-        updates, mu, nu, nu_max = map_leaves(
-            _amsgrad,
-            (updates, state.mu, state.nu, state.nu_max),
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-            static=(("belief", belief),),
-        )
-        return updates, ScaleByAmsgradState(t, mu, nu, nu_max)
-
-    return optax.GradientTransformation(init_fn, update_fn)
+    return leafwise(_amsgrad, ScaleByAmsgradState, b1=b1, b2=b2, eps=eps, belief=belief)
 
 
-def _amsgrad(g, m, v, v_max, *, b1, b2, eps, bias1, bias2, belief):
+def _amsgrad(g, m, v, v_max, *, b1, b2, eps, belief, bias1, bias2):
     m = b1 * m + (1 - b1) * g
     deviation = g - m if belief else g
     v = b2 * v + (1 - b2) * deviation**2
@@ -188,17 +133,7 @@ class ScaleByUndebiasedAdamState(NamedTuple):
 
 def scale_by_undebiased_adam(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
     r"""Adam's direction without bias correction, :math:`m_t / (\sqrt{v_t} + \varepsilon)`."""
-
-    def init_fn(params):
-        return ScaleByUndebiasedAdamState(mu=zeros_like(params), nu=zeros_like(params))
-
-    def update_fn(updates, state, params=None):
-        del params
-        written = (updates, state.mu, state.nu)
-        updates, mu, nu = map_leaves(_undebiased_adam, written, b1=b1, b2=b2, eps=eps)
-        return updates, ScaleByUndebiasedAdamState(mu, nu)
-
-    return optax.GradientTransformation(init_fn, update_fn)
+    return leafwise(_undebiased_adam, ScaleByUndebiasedAdamState, b1=b1, b2=b2, eps=eps)
 
 
 def _undebiased_adam(g, m, v, *, b1, b2, eps):
@@ -219,20 +154,8 @@ class ScaleBySumOfSquaresState(NamedTuple):
 
 def scale_by_sum_of_squares(initial: Scalar, eps: Scalar) -> optax.GradientTransformation:
     r"""Adagrad's direction, :math:`g_t / (\sqrt{\Sigma_t} + \varepsilon)`, eps outside the root."""
-
-    def init_fn(params):
-        def filled(p):
-            return jnp.full(p.shape, initial, at_least_float32(p))
-
-        return ScaleBySumOfSquaresState(jax.tree.map(filled, params))
-
-    def update_fn(updates, state, params=None):
-        del params
-        written = (updates, state.sum_of_squares)
-        updates, sums = map_leaves(_sum_of_squares, written, eps=eps)
-        return updates, ScaleBySumOfSquaresState(sums)
-
-    return optax.GradientTransformation(init_fn, update_fn)
+    start = {"sum_of_squares": lambda p: jnp.full(p.shape, initial, at_least_float32(p))}
+    return leafwise(_sum_of_squares, ScaleBySumOfSquaresState, start=start, eps=eps)
 
 
 def _sum_of_squares(g, s, *, eps):

@@ -1,26 +1,50 @@
 """Keras's Lion, what its base class adds to it, and its loss scaling."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import (
-    check_flag,
-    check_number,
-    check_positive_integer,
+from lion_jax._core.kinds import (
+    DECAY_RATE,
+    FLAG,
+    FRACTION,
+    NON_NEGATIVE,
+    SHARES,
+    TRANSFORMATION,
+    Number,
+    integer,
     is_off,
 )
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
+from lion_jax._core.rule import chain, primitive, takes
+from lion_jax._core.types import Mask, Scalar
 from lion_jax.combinators.accumulation import with_accumulation
 from lion_jax.combinators.averaging import keep_average
-from lion_jax.combinators.loss_scale import DynamicLossScale, with_loss_scale
-from lion_jax.compat._moments import Scalar
+from lion_jax.combinators.loss_scale import LOSS_SCALE, DynamicLossScale, with_loss_scale
 from lion_jax.optimizers.lion import lion as papers_lion
-from lion_jax.primitives.clipping import clip_by_leaf_norm, global_norm, scale, shortening
+from lion_jax.primitives.clipping import clip_by_leaf_norm, scale_by_global_norm, shortening
+
+_LIMIT = NON_NEGATIVE.constant().or_none().trying("1.0", "None or 0 clips nothing")
 
 
+@takes(
+    learning_rate=NON_NEGATIVE,
+    beta_1=Number(
+        allowed="in (0, 1)",
+        contains=lambda x: 0 < x < 1,
+        takes_schedule=False,
+        why="Keras has no Lion without it",
+    ),
+    beta_2=DECAY_RATE.constant(),
+    weight_decay=NON_NEGATIVE.constant().or_none(),
+    clipnorm=_LIMIT,
+    clipvalue=_LIMIT,
+    global_clipnorm=_LIMIT,
+    use_ema=FLAG,
+    ema_momentum=FRACTION.constant(),
+    ema_overwrite_frequency=integer().or_none().trying("100"),
+    loss_scale_factor=LOSS_SCALE.or_none(),
+    gradient_accumulation_steps=integer(2, is_traced=False).or_none().trying("4"),
+    mask=SHARES,
+)
 def lion(
     learning_rate: optax.ScalarOrSchedule = 1e-3,
     beta_1: Scalar = 0.9,
@@ -35,7 +59,7 @@ def lion(
     loss_scale_factor: Scalar | None = None,
     gradient_accumulation_steps: int | None = None,
     *,
-    mask: Any = None,
+    mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""``keras.optimizers.Lion`` of Keras 3.15.
 
@@ -46,40 +70,37 @@ def lion(
         - \eta_t \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) \bar g_t) \\
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) \bar g_t
 
-    at every :math:`A`-th call, and nothing of this in between. The rule is :func:`lion_jax.lion`;
-    what departs from the parts around it in this package is the clipping by the global norm, where
-    a norm that is not finite makes all gradients NaN, and what accumulation does to schedules and
-    to the average:
+    at every :math:`A`-th call, and nothing of this in between. The rule is :func:`lion_jax.lion`.
+    It departs from this package's own clipping, accumulation and average in three places:
 
+    - a global norm that is not finite makes all gradients NaN;
     - a schedule is read at the count of calls, not of steps;
     - the average moves at every call: in the first :math:`A` of them it is the parameters, and
       where an overwrite is due the parameters become the average at :math:`A` calls in a row.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the count of
-        calls.
-      beta_1: :math:`\beta_1` in (0, 1): a number or a traced scalar.
-      beta_2: :math:`\beta_2` in [0, 1), likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise; None is 0.
-      clipnorm: the largest norm of each leaf's gradient >= 0, in the gradients' units, likewise. Of
-        the three kinds of clipping at most one may be given; the number 0 clips nothing, but
-        counts as given; a traced 0 makes all gradients 0.
-      clipvalue: the largest magnitude of a gradient's entry, likewise.
-      global_clipnorm: the largest norm over all leaves, likewise.
-      use_ema: whether to keep an average of the parameters, for :func:`lion_jax.averaged_params`:
-        what ``finalize_variable_values`` makes the parameters there. Before the first call it is
-        the parameters, there 0.
-      ema_momentum: how much of the average stays at each call, in [0, 1], a number or a traced
-        scalar; read only with ``use_ema``.
+      learning_rate: :math:`\eta` >= 0. Its schedule gets the count of calls.
+      beta_1: :math:`\beta_1` in (0, 1).
+      beta_2: :math:`\beta_2` in [0, 1).
+      weight_decay: :math:`\lambda` >= 0; None is 0.
+      clipnorm: the largest norm of each leaf's gradient >= 0, in the gradients' units. Of the three
+        kinds of clipping at most one may be given; the number 0 clips nothing, but counts as given;
+        a traced 0 makes all gradients 0.
+      clipvalue: the largest magnitude of a gradient's entry, in the same units.
+      global_clipnorm: the largest norm over all leaves, in the same units.
+      use_ema: whether to keep an average of the parameters. :func:`lion_jax.averaged_params` reads
+        it; Keras's ``finalize_variable_values`` puts it in the parameters' place. It starts from
+        the parameters, Keras's from 0.
+      ema_momentum: how much of the average stays at each call, in [0, 1]; read only with
+        ``use_ema``.
       ema_overwrite_frequency: n >= 1, in steps: at every n-th the parameters become the average.
         None never overwrites. Read only with ``use_ema``.
-      loss_scale_factor: :math:`S` > 0, a number or a traced scalar: gradients are those of
-        :math:`S` times the loss. None is 1. For :func:`lion_jax.current_loss_scale`. Leave it out
-        inside of :func:`loss_scale_optimizer`, where the peer ignores it.
+      loss_scale_factor: :math:`S` > 0: gradients are those of :math:`S` times the loss. None is 1.
+        :func:`lion_jax.current_loss_scale` reads it. Leave it out inside of
+        :func:`loss_scale_optimizer`, where the peer ignores it.
       gradient_accumulation_steps: :math:`A` >= 2, in calls; None is 1.
-      mask: which leaves decay, as in :func:`lion_jax.lion`: for what the peer leaves to its method
-        ``exclude_from_weight_decay``. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("use_ema", "ema_overwrite_frequency", "gradient_accumulation_steps", "mask")``.
+      mask: which leaves decay, as in :func:`lion_jax.lion`. Keras has the method
+        ``exclude_from_weight_decay`` instead.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -90,8 +111,7 @@ def lion(
       TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.compat.keras.lion(0.5, use_ema=True, ema_momentum=0.5)
       >>> params = jnp.array([8.0, -8.0])
       >>> state = tx.init(params)
@@ -106,18 +126,6 @@ def lion(
       `keras.optimizers.Lion <https://keras.io/api/optimizers/lion/>`_; Chen et al., `Symbolic
       Discovery of Optimization Algorithms <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
     """
-    check_number("keras_b1", beta_1, alias="beta_1")
-    check_number("b2", beta_2, alias="beta_2")
-    check_number("ema_momentum", ema_momentum)
-    check_flag("use_ema", use_ema)
-    if ema_overwrite_frequency is not None:
-        check_positive_integer("ema_overwrite_frequency", ema_overwrite_frequency, remedy=100)
-    if gradient_accumulation_steps is not None:
-        check_positive_integer(
-            "gradient_accumulation_steps", gradient_accumulation_steps, 4, least=2, static=True
-        )
-    if loss_scale_factor is not None:
-        check_number("loss_scale", loss_scale_factor, alias="loss_scale_factor")
     every = gradient_accumulation_steps or 1
     tx = _clipped_lion(
         _read_at_last_call(learning_rate, every),
@@ -134,6 +142,7 @@ def lion(
     return keep_average(tx, ema_momentum, ema_overwrite_frequency, every) if use_ema else tx
 
 
+@takes(inner=TRANSFORMATION, initial_scale=LOSS_SCALE, dynamic_growth_steps=integer())
 def loss_scale_optimizer(
     inner: optax.GradientTransformation,
     initial_scale: float = 2.0**15,
@@ -151,7 +160,6 @@ def loss_scale_optimizer(
       inner: the transformation of the gradients of the loss itself.
       initial_scale: the scale of the first loss, in [2**-126, 2**126].
       dynamic_growth_steps: n >= 1: so many finite gradients in a row double the scale.
-        ``static_args`` for ``optax.inject_hyperparams``: all three.
 
     Returns:
       A transformation from gradients of the scaled loss to updates, to be added by
@@ -162,8 +170,7 @@ def loss_scale_optimizer(
       TypeError: an ``inner`` that is no transformation, a number of the wrong type.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> from lion_jax import compat
       >>> tx = compat.keras.loss_scale_optimizer(compat.keras.lion(0.5), initial_scale=4.0)
       >>> state = tx.init(jnp.ones(2))
@@ -175,19 +182,17 @@ def loss_scale_optimizer(
       `keras.optimizers.LossScaleOptimizer
       <https://keras.io/api/optimizers/loss_scale_optimizer/>`_.
     """
-    check_number("loss_scale", initial_scale, alias="initial_scale")
-    check_positive_integer("dynamic_growth_steps", dynamic_growth_steps, remedy=2000)
     return with_loss_scale(inner, DynamicLossScale(initial_scale, dynamic_growth_steps))
 
 
-@computed_in_float32
+@primitive()
 def _clipped_lion(learning_rate, b1, b2, weight_decay, mask, clip) -> optax.GradientTransformation:
     lion = papers_lion(learning_rate, b1, b2, weight_decay=weight_decay, mask=mask)
-    return optax.chain(clip, lion)
+    return chain(clip, lion)
 
 
-def _read_at_last_call(learning_rate: Any, every: int) -> Any:
-    """A schedule of calls as one of steps, each of which is taken at the last of `every` calls."""
+def _read_at_last_call(learning_rate: optax.ScalarOrSchedule, every: int) -> optax.ScalarOrSchedule:
+    """Turns a schedule of calls into one of steps, each taken at the last of `every` calls."""
     if every == 1 or not callable(learning_rate):
         return learning_rate
     last = jnp.iinfo(jnp.int32).max
@@ -200,10 +205,8 @@ def _read_at_last_call(learning_rate: Any, every: int) -> Any:
 
 
 def _clip(**limits: Scalar | None) -> optax.GradientTransformation:
-    """The clipping whose limit is given."""
+    """Makes the clipping whose limit is given."""
     given = {name: limit for name, limit in limits.items() if limit is not None}
-    for name, limit in given.items():
-        check_number("clip", limit, alias=name)
     if len(given) > 1:
         raise ValueError(
             f"at most one of {', '.join(limits)} may be given, 0 included; got "
@@ -216,15 +219,7 @@ def _clip(**limits: Scalar | None) -> optax.GradientTransformation:
         case {"clipvalue": limit} if not is_off(limit):
             return optax.clip(limit)
         case {"global_clipnorm": limit} if not is_off(limit):
-            return _clip_by_global_norm(limit)
+            return scale_by_global_norm(
+                lambda norm: jnp.where(jnp.isfinite(norm), shortening(norm, limit), jnp.nan)
+            )
     return optax.identity()
-
-
-def _clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
-    def update_fn(updates, state, params=None):
-        del params
-        norm = global_norm(updates)
-        factor = jnp.where(jnp.isfinite(norm), shortening(norm, max_norm), jnp.nan)
-        return map_leaves(scale, (updates,), factor=factor)[0], state
-
-    return optax.GradientTransformation(optax.init_empty_state, update_fn)

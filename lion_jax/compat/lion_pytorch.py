@@ -2,12 +2,22 @@
 
 import optax
 
-from lion_jax._checks import check_flag, check_number, check_peer
-from lion_jax.compat._moments import Betas, Scalar, unpack_betas
+from lion_jax._core.kinds import FLAG
+from lion_jax._core.rule import takes
+from lion_jax._core.types import Betas, Scalar
+from lion_jax.compat._moments import BETAS, LEARNING_RATE, WEIGHT_DECAY
 from lion_jax.compat.llm_foundry import decoupled_lionw
+from lion_jax.optimizers.lion import INITIAL_RATE
 from lion_jax.optimizers.lion import lion as papers_lion
 
 
+@takes(
+    lr=LEARNING_RATE,
+    betas=BETAS,
+    weight_decay=WEIGHT_DECAY,
+    decoupled_weight_decay=FLAG,
+    initial_lr=INITIAL_RATE.or_none(),
+)
 def lion(
     lr: optax.ScalarOrSchedule = 1e-4,
     betas: Betas = (0.9, 0.99),
@@ -25,18 +35,16 @@ def lion(
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
     where ``decoupled_weight_decay`` puts :math:`\lambda / \eta_0` in the place of :math:`\lambda`.
-    As in the paper. It is :func:`lion_jax.lion` or :func:`lion_jax.decoupled_lion` under the
-    peer's names, less ``use_triton``, which stands before ``decoupled_weight_decay`` there.
+    The rule is the paper's. It is :func:`lion_jax.lion` or :func:`lion_jax.decoupled_lion` under
+    the peer's names, less ``use_triton``, which stands before ``decoupled_weight_decay`` there.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      weight_decay: :math:`\lambda` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      weight_decay: :math:`\lambda` >= 0.
       decoupled_weight_decay: whether the decay is independent of the size of ``lr``.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "decoupled_weight_decay")``.
-      initial_lr: :math:`\eta_0` > 0, a number or a traced scalar, read only for a decoupled decay.
-        None takes a constant ``lr``; with a schedule it must be given: what the peer's optimizer
-        was constructed with.
+      initial_lr: :math:`\eta_0` > 0, read only for a decoupled decay. None takes a constant ``lr``;
+        with a schedule it must be given: what the peer's optimizer was constructed with.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -60,10 +68,7 @@ def lion(
       `lion-pytorch <https://github.com/lucidrains/lion-pytorch>`_ 0.2.5; Chen et al., `Symbolic
       Discovery of Optimization Algorithms <https://arxiv.org/abs/2302.06675>`_, 2023.
     """
-    check_flag("decoupled_weight_decay", decoupled_weight_decay)
     if decoupled_weight_decay:
         return decoupled_lionw(lr, betas, weight_decay, initial_lr)
-    check_peer(learning_rate=("lr", lr))
-    check_number("weight_decay", weight_decay)
-    b1, b2 = unpack_betas(betas)
+    b1, b2 = betas
     return papers_lion(lr, b1, b2, weight_decay=weight_decay)

@@ -4,16 +4,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import inverse, sqrt
-from lion_jax._checks import check_number, check_peer
-from lion_jax._hyperparameters import hyperparameters
-from lion_jax._leafwise import of_leaves
-from lion_jax._patterns import distinct_paths
-from lion_jax._states import the_only, unwrapped
-from lion_jax.compat._moments import Betas, Scalar, unpack_betas
-from lion_jax.optimizers.lion import decoupled_lion
+from lion_jax._core.arithmetic import inverse, sqrt
+from lion_jax._core.hyperparameters import hyperparameters
+from lion_jax._core.leafwise import of_leaves
+from lion_jax._core.paths import distinct_paths
+from lion_jax._core.rule import takes
+from lion_jax._core.states import the_only, unwrapped
+from lion_jax._core.types import Betas, Scalar
+from lion_jax.compat._moments import BETAS, LEARNING_RATE, WEIGHT_DECAY
+from lion_jax.optimizers.lion import INITIAL_RATE, constant_rate, decoupled_lion
 
 
+@takes(lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY, initial_lr=INITIAL_RATE.or_none())
 def decoupled_lionw(
     lr: optax.ScalarOrSchedule = 1e-4,
     betas: Betas = (0.9, 0.99),
@@ -28,17 +30,17 @@ def decoupled_lionw(
         - \eta_t \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) g_t) \\
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
-    Departs from the paper: the decay is scaled by :math:`\eta_t / \eta_0`, not by :math:`\eta_t`.
-    The peer reads :math:`\eta_0` from its parameter groups, where a one-cycle schedule overwrites
-    it; here it is an argument. It is :func:`lion_jax.decoupled_lion` under the peer's names.
+    It departs from the paper: the decay is scaled by :math:`\eta_t / \eta_0`, not by
+    :math:`\eta_t`. The peer reads :math:`\eta_0` from its parameter groups, where a one-cycle
+    schedule overwrites it; here it is an argument. It is :func:`lion_jax.decoupled_lion` under the
+    peer's names.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas",)``.
-      weight_decay: :math:`\lambda` >= 0: a number or a traced scalar.
-      initial_lr: :math:`\eta_0` > 0, likewise. None takes a constant ``lr``; with a schedule it
-        must be given: what the peer's optimizer was constructed with.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      weight_decay: :math:`\lambda` >= 0.
+      initial_lr: :math:`\eta_0` > 0. None takes a constant ``lr``; with a schedule it must be
+        given: what the peer's optimizer was constructed with.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -61,17 +63,9 @@ def decoupled_lionw(
       ``llmfoundry.optim.DecoupledLionW`` of `llm-foundry
       <https://github.com/mosaicml/llm-foundry>`_ 0.22.
     """
-    check_peer(learning_rate=("lr", lr))
-    b1, b2 = unpack_betas(betas)
-    check_number("weight_decay", weight_decay)
+    b1, b2 = betas
     if initial_lr is None:
-        if callable(lr):
-            raise ValueError(
-                "initial_lr must be finite and > 0 when lr is a schedule; got None. "
-                "Try initial_lr=<the schedule's peak>."
-            )
-        initial_lr = lr
-    check_number("initial_learning_rate", initial_lr, alias="initial_lr")
+        initial_lr = constant_rate(lr, "lr", "initial_lr")
     return decoupled_lion(lr, b1, b2, weight_decay=weight_decay, initial_learning_rate=initial_lr)
 
 
@@ -87,15 +81,15 @@ def report_metrics(
       \eta_t \operatorname{sign}(\beta_1 m_t + (1 - \beta_1) g_t)
       - \frac{\eta_t}{\eta_0} \lambda \theta_t
 
-    Departs from the step that was taken: what is called the update is made anew of the momentum and
-    the parameters after it, and the signs of its two parts differ. :func:`lion_jax.with_metrics`
+    It departs from the step that was taken: its update is computed anew from the momentum and the
+    parameters after the step, and its two parts differ in sign. :func:`lion_jax.with_metrics`
     measures the step itself. llm-foundry 0.22 reports the four norms, zeta 2.8 the cosines too.
 
     Args:
       gradients: :math:`g_t`, a tree like the parameters.
       params: :math:`\theta_t`, the parameters after the step.
-      state: that of :func:`decoupled_lionw` or :func:`lion_jax.decoupled_lion` after the step, also
-        within a chain or a combinator.
+      state: the state of :func:`decoupled_lionw` or :func:`lion_jax.decoupled_lion` after the step,
+        also within a chain or a combinator.
 
     Returns:
       By the peer's names, ``l2_norm/moment/<path>`` and so on for ``param``, ``update`` and
@@ -106,8 +100,7 @@ def report_metrics(
       ValueError: a state of no such optimizer, or of several.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> from lion_jax import compat
       >>> tx = lion_jax.with_metrics(compat.llm_foundry.decoupled_lionw(lr=0.5, weight_decay=0.25))
       >>> params, gradients = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([1.0, 1.0])}

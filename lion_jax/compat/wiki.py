@@ -1,7 +1,4 @@
-"""The two rules that the encyclopedic page on Lion gives, neither of them the paper's."""
-
-# A state's `count` hides the method that every tuple has.
-# pyright: reportIncompatibleMethodOverride=false
+"""Two rules that the encyclopedic page on Lion gives, neither of them the paper's."""
 
 from typing import NamedTuple
 
@@ -9,28 +6,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import largest_float, sqrt
-from lion_jax._checks import check_number, check_peer
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
-from lion_jax._leafwise import map_leaves
-from lion_jax.compat._moments import Betas, Scalar, refuse_complex, unpack_betas
-from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax._core.arithmetic import largest_float, sqrt
+from lion_jax._core.kinds import NON_NEGATIVE, choice
+from lion_jax._core.leafwise import leafwise
+from lion_jax._core.rule import chain, optimizer
+from lion_jax._core.types import Betas, Scalar
+from lion_jax.compat._moments import BETAS, EPS, LEARNING_RATE, WEIGHT_DECAY, refuse_complex
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
 
 
-@computed_in_float32
-@shows_hyperparameters(
-    "lr",
-    "betas",
-    "weight_decay",
-    weight_bound=lambda **_: largest_float(),  # the sign hides how large the decay is
+@optimizer(
+    lambda **_: largest_float(),  # the sign hides how large the decay is
+    lr=LEARNING_RATE,
+    betas=BETAS,
+    weight_decay=WEIGHT_DECAY,
 )
 def lion(
-    lr: optax.ScalarOrSchedule = 1e-4,
-    betas: Betas = (0.9, 0.99),
-    weight_decay: Scalar = 0.0,
+    lr: optax.ScalarOrSchedule = 1e-4, betas: Betas = (0.9, 0.99), weight_decay: Scalar = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""The page's torch class.
 
@@ -40,14 +33,13 @@ def lion(
       m_t &= \beta_1 m_{t-1} + (1 - \beta_1) d_t \\
       \theta_t &= \theta_{t-1} - \eta_t \operatorname{sign}(\beta_2 m_t + (1 - \beta_2) d_t)
 
-    Departs from the paper: the decay goes through the sign, and the momentum moves first. The
+    It departs from the paper: the decay goes through the sign, and the momentum moves first. The
     latter is the paper's rule with other betas, :math:`\beta_1 \beta_2` and :math:`\beta_1`.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas",)``.
-      weight_decay: :math:`\lambda` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      weight_decay: :math:`\lambda` >= 0.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -64,18 +56,21 @@ def lion(
       >>> print(tx.update(jnp.ones(2), tx.init(params), params)[0])
       [-0.5  0.5]
     """
-    check_peer(learning_rate=("lr", lr))
-    check_number("weight_decay", weight_decay)
-    b1, b2 = unpack_betas(betas)
-    return optax.chain(
+    b1, b2 = betas
+    return chain(
         add_decoupled_weight_decay(weight_decay),  # before the sign: an L2 penalty
         scale_by_sign_momentum(b1=b1 * b2, b2=b1),
         optax.scale_by_learning_rate(lr),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "gamma", "eps")
+@optimizer(
+    lr=LEARNING_RATE.trying("1e-3"),
+    betas=BETAS,
+    gamma=NON_NEGATIVE.constant(),
+    eps=EPS,
+    sqrt_mode=choice("abs", "literal"),
+)
 def lion_formula(
     lr: optax.ScalarOrSchedule,
     betas: Betas = (0.9, 0.997),
@@ -92,18 +87,17 @@ def lion_formula(
       \theta_t &= \theta_{t-1} - \eta_t \frac{m_t}{1 - \beta_1^t} \Big/ \left(
         \sqrt{\left|\frac{n_t}{1 - \beta_2^t}\right|} + \varepsilon\right)
 
-    Departs from the paper throughout, and from the page in two places. The page takes the root of
-    :math:`n_t` itself, which is NaN for a negative gradient: ``sqrt_mode="literal"`` does so. And
-    where the gradient is 0 but the momentum is not, the page divides by :math:`\varepsilon` alone;
+    It departs from the paper throughout, and from the page in two places. The page takes the root
+    of :math:`n_t` itself, which is NaN for a negative gradient: ``sqrt_mode="literal"`` does so.
+    Where the gradient is 0 but the momentum is not, the page divides by :math:`\varepsilon` alone;
     here such an entry does not move.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      gamma: :math:`\gamma` >= 0: a number or a traced scalar.
-      eps: :math:`\varepsilon` >= 0, likewise, in the gradients' units to the power of one half.
-      sqrt_mode: ``"abs"`` or ``"literal"``. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("betas", "sqrt_mode")``.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      gamma: :math:`\gamma` >= 0.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units to the power of one half.
+      sqrt_mode: ``"abs"`` or ``"literal"``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -120,17 +114,18 @@ def lion_formula(
       >>> print(", ".join(f"{u:.3e}" for u in updates))
       -1.224e-03, 5.469e-04, -0.000e+00
     """
-    check_peer(learning_rate=("lr", lr))
-    check_number("delta", gamma, alias="gamma")
-    check_number("eps", eps)
-    b1, b2 = unpack_betas(betas)
-    if sqrt_mode not in ("abs", "literal"):
-        raise ValueError(
-            f'sqrt_mode must be "abs" or "literal"; got {sqrt_mode!r}. Try sqrt_mode="abs".'
-        )
-    return optax.chain(
+    b1, b2 = betas
+    return chain(
         refuse_complex("lion_formula"),
-        _scale_by_root_of_gradient(b1, b2, gamma, eps, is_literal=sqrt_mode == "literal"),
+        leafwise(
+            _root_of_gradient,
+            ScaleByRootOfGradientState,
+            b1=b1,
+            b2=b2,
+            gamma=gamma,
+            eps=eps,
+            is_literal=sqrt_mode == "literal",
+        ),
         optax.scale_by_learning_rate(lr),
     )
 
@@ -147,32 +142,7 @@ class ScaleByRootOfGradientState(NamedTuple):
     mu: optax.Updates
 
 
-def _scale_by_root_of_gradient(
-    b1: Scalar, b2: Scalar, gamma: Scalar, eps: Scalar, *, is_literal: bool
-) -> optax.GradientTransformation:
-    def init_fn(params):
-        return ScaleByRootOfGradientState(zero(), mu=zeros_like(params))
-
-    def update_fn(updates, state, params=None):
-        del params
-        t = next_count(state.count)
-        updates, mu = map_leaves(
-            _root_of_gradient,
-            (updates, state.mu),
-            b1=b1,
-            b2=b2,
-            gamma=gamma,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-            static=(("is_literal", is_literal),),
-        )
-        return updates, ScaleByRootOfGradientState(t, mu)
-
-    return optax.GradientTransformation(init_fn, update_fn)
-
-
-def _root_of_gradient(g, m, *, b1, b2, gamma, eps, bias1, bias2, is_literal):
+def _root_of_gradient(g, m, *, b1, b2, gamma, eps, is_literal, bias1, bias2):
     m = b1 * m + (1 - b1) * g
     n = gamma * g + (1 - b2) * jnp.sign(g)
     m_hat, n_hat = m / bias1, n / bias2

@@ -6,14 +6,13 @@ level, over the names of a tuple and over factors of a long axis.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
-AxisName = str | tuple[str, ...]
+from lion_jax._core.types import AxisName, PyTree
 
 LANES = 128  # of a TPU's tile
 _ROWS = 8
@@ -26,23 +25,8 @@ def names_of(axis_name: AxisName) -> tuple[str, ...]:
     return (axis_name,) if isinstance(axis_name, str) else axis_name
 
 
-def check_axis_name(axis_name: AxisName) -> None:
-    """Raises a `TypeError` or `ValueError` for what cannot name a mapped axis."""
-    names = names_of(axis_name)
-    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise TypeError(
-            f"axis_name must be the name of a mapped axis or a tuple of names; "
-            f'got {axis_name!r}. Try axis_name="data".'
-        )
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"axis_name must have at least one name, each once; got {axis_name!r}. "
-            'Try axis_name="data" or axis_name=("x", "y").'
-        )
-
-
 def replicas(axis_name: AxisName) -> int:
-    """How many replicas an axis has; a `ValueError` where there is no such axis."""
+    """The number of replicas of an axis; a `ValueError` where there is no such axis."""
     try:
         return lax.axis_size(axis_name)
     except NameError as error:
@@ -56,14 +40,14 @@ def replicas(axis_name: AxisName) -> int:
 
 
 def is_mapped(axis_name: AxisName) -> bool:
-    """Whether the surrounding program is mapped over an axis."""
+    """Tells whether the surrounding program is mapped over an axis."""
     try:
         return lax.axis_size(axis_name) > 0
     except NameError:
         return False
 
 
-def check_own(tree: Any, axis_name: AxisName, what: str) -> None:
+def check_own(tree: PyTree, axis_name: AxisName, what: str) -> None:
     """Raises a `ValueError` if jax knows that a leaf is the same on all replicas.
 
     With `check_vma=True` the gradient of replicated parameters has been summed over all replicas,
@@ -161,12 +145,12 @@ def _reduce_scatter(
 
 
 def _is_tracked(name: str) -> bool:
-    """Whether jax tracks what differs between the replicas of an axis (`check_vma=True`)."""
+    """Tells whether jax tracks differences between the replicas of an axis (`check_vma=True`)."""
     return name in _manual_axes() and _varies(lax.axis_index(name), name)
 
 
 def _varies(x: jax.Array, name: str) -> bool:
-    """Whether jax knows that an array differs between replicas, or cannot tell."""
+    """Tells whether jax knows that an array differs between replicas, or cannot tell."""
     try:
         lax.pcast(x, name, to="varying")
     except ValueError:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lion_jax._core.types import Leaf, PyTree
+
 _TILE = 8  # rows
 
 
@@ -37,7 +39,7 @@ def unpack(code: jax.Array, n: int) -> list[jax.Array]:
     return [_digit(code, 3**i) for i in range(n)]
 
 
-def pack_tree(tree: Any, n: int) -> jax.Array:
+def pack_tree(tree: PyTree, n: int) -> jax.Array:
     """The signs of all leaves, n in a byte: uint8, one vector."""
     blocks, rest = [], [jnp.zeros(0, jnp.int8)]
     for leaf in jax.tree.leaves(tree):
@@ -51,7 +53,7 @@ def pack_tree(tree: Any, n: int) -> jax.Array:
     return jnp.concatenate([*blocks, pack(list(left))])
 
 
-def unpack_tree(code: jax.Array, like: Any, n: int) -> Any:
+def unpack_tree(code: jax.Array, like: Leaf, n: int) -> Any:
     """The signs that :func:`pack_tree` packed, in the shapes and dtypes of a tree.
 
     The bytes are laid out as the signs will be, each n times: then reading the digits is arithmetic
@@ -67,13 +69,13 @@ def unpack_tree(code: jax.Array, like: Any, n: int) -> Any:
     return jax.tree.map(signs, like, _join([code] * n, rest, like))
 
 
-def lay_out(rows: Sequence[jax.Array], like: Any) -> Any:
+def lay_out(rows: Sequence[jax.Array], like: Leaf) -> Any:
     """In the shapes of a tree a value for each sign: n vectors as long as the packed bytes."""
     start = _end_of_blocks(like, len(rows))
     return _join(rows, jnp.concatenate([row[start:] for row in rows]), like)
 
 
-def _join(blocks: Sequence[jax.Array], rest: jax.Array, like: Any) -> Any:
+def _join(blocks: Sequence[jax.Array], rest: jax.Array, like: Leaf) -> Any:
     n, start, at = len(blocks), 0, 0
     leaves, treedef = jax.tree.flatten(like)
     joined = []
@@ -87,7 +89,7 @@ def _join(blocks: Sequence[jax.Array], rest: jax.Array, like: Any) -> Any:
     return treedef.unflatten(joined)
 
 
-def _end_of_blocks(like: Any, n: int) -> int:
+def _end_of_blocks(like: Leaf, n: int) -> int:
     return sum(_height(x, n) * _columns(x) for x in jax.tree.leaves(like))
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lion_jax._core.types import PyTree
+
 
 class Placed(NamedTuple):
     """An array's shape and dtype and where it lives.
@@ -37,15 +39,15 @@ class Placed(NamedTuple):
 
     @property
     def bytes_per_device(self) -> int:
-        """Of the one part that a device keeps."""
+        """The bytes of the one part that a device keeps."""
         return self.array.size * self.array.dtype.itemsize // math.prod(self.parts)
 
     def devices_along(self, axes: tuple[str, ...]) -> int:
-        """How many devices its mesh has along these axes."""
+        """The number of devices that its mesh has along these axes."""
         return math.prod(self.sharding.mesh.shape[axis] for axis in axes)
 
     def missing(self, axes: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of these axes with several devices along which it is not split."""
+        """The axes among these with several devices, along which it is not split."""
         mine = {axis for of_dimension in self.axes for axis in of_dimension}
         return tuple(a for a in axes if a not in mine and self.devices_along((a,)) > 1)
 
@@ -57,7 +59,7 @@ class Placed(NamedTuple):
         return self._replace(sharding=self.sharding.update(spec=PartitionSpec(*entries)))
 
 
-def place_parameters(params: Any, param_sharding: Any) -> list[Placed]:
+def place_parameters(params: Any, param_sharding: PyTree) -> list[Placed]:
     """The parameters where `param_sharding` has them, if it has a fitting place for each."""
     for sharding in jax.tree.leaves(param_sharding):
         if not isinstance(sharding, NamedSharding):

@@ -1,4 +1,4 @@
-"""Which leaves of an optimizer's state belong to which parameter, and how they can be cut."""
+"""Leaves of an optimizer's state: the parameters they belong to, and how they can be cut."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._core.types import KeyPath, Leaf, PyTree
+
 _ROWS, _COLUMNS = 8, 128  # of a TPU's tile
 
 
 def map_state(
     optimizer: optax.GradientTransformation,
-    params: Any,
+    params: optax.Params,
     of_parameter: Callable[[jax.ShapeDtypeStruct, int], Any],
     otherwise: Callable[[jax.ShapeDtypeStruct], Any],
 ) -> Any:
@@ -34,7 +36,7 @@ def map_state(
 def _map_parts(
     optimizer: Any,
     treedef: Any,
-    state: Any,
+    state: optax.OptState,
     of_parameter: Callable[[Any, int], Any],
     otherwise: Callable[[Any], Any],
 ) -> Any:
@@ -80,16 +82,16 @@ def _map_parts(
 class _LikeParameters(NamedTuple):
     """Marks a part of a state that is a tree like the parameters."""
 
-    tree: Any
+    tree: PyTree
 
 
 class _LikeNone(NamedTuple):
     """Marks a part of a state that belongs to no parameter."""
 
-    tree: Any
+    tree: PyTree
 
 
-def _parts_of(tree: Any, treedef: Any) -> list[Any] | None:
+def _parts_of(tree: PyTree, treedef: Any) -> list[Leaf] | None:
     """The part of a tree in the place of each parameter; None for a tree of other parts."""
     try:
         return treedef.flatten_up_to(tree)
@@ -97,7 +99,7 @@ def _parts_of(tree: Any, treedef: Any) -> list[Any] | None:
         return None
 
 
-def _is_like(tree: Any, treedef: Any) -> bool:
+def _is_like(tree: PyTree, treedef: Any) -> bool:
     """Tells whether a tree has one leaf, or a masked one, for each parameter."""
     if treedef.num_leaves == 0:
         return False
@@ -107,13 +109,13 @@ def _is_like(tree: Any, treedef: Any) -> bool:
     )
 
 
-def abstract(params: Any) -> Any:
+def abstract(params: optax.Params) -> Any:
     """Shapes and dtypes alone: an array's own sharding must not reach `init`."""
     return jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params)
 
 
 def split_dimensions(
-    optimizer: optax.GradientTransformation, params: Any, shards: int, taken: Any = None
+    optimizer: optax.GradientTransformation, params: optax.Params, shards: int, taken: Any = None
 ) -> Any:
     """The dimension along which all of a parameter's state can be cut into equal parts.
 
@@ -160,7 +162,11 @@ def split_dimensions(
 
 
 def dimensions_in(
-    optimizer: Any, state: Any, params: Any, shards: int, otherwise: list[int | None]
+    optimizer: Any,
+    state: optax.OptState,
+    params: optax.Params,
+    shards: int,
+    otherwise: list[int | None],
 ) -> list[int | None]:
     """Along which dimension each parameter's state is split, as a part of it tells.
 
@@ -188,7 +194,7 @@ def dimensions_in(
     ]
 
 
-def _dimension(shape: Any, of_state: list[Any], shards: int, path: Any) -> int | None:
+def _dimension(shape: Any, of_state: list[Leaf], shards: int, path: KeyPath) -> int | None:
     if shape in of_state:
         return None
     for part in of_state:
@@ -203,7 +209,7 @@ def _dimension(shape: Any, of_state: list[Any], shards: int, path: Any) -> int |
     )
 
 
-def _moments(optimizer: Any, treedef: Any, leaves: list[Any]) -> list[list[Any]]:
+def _moments(optimizer: Any, treedef: Any, leaves: list[Leaf]) -> list[list[Leaf]]:
     """For each parameter the leaves of its state that are to be cut as it is."""
     moments = [[] for _ in leaves]
 
@@ -219,9 +225,9 @@ def _drop_broken_groups(
     fitting: list[list[int]],
     optimizer: Any,
     treedef: Any,
-    leaves: list[Any],
-    moments: list[list[Any]],
-    parts: list[Any],
+    leaves: list[Leaf],
+    moments: list[list[Leaf]],
+    parts: list[Leaf],
     shards: int,
 ) -> None:
     """Strikes dimensions along which a part would end within a group.
@@ -250,5 +256,5 @@ def _drop_broken_groups(
                 fitting[i].remove(d)
 
 
-def _is_masked(x: Any) -> bool:
+def _is_masked(x: Leaf) -> bool:
     return isinstance(x, optax.MaskedNode)

@@ -1,4 +1,4 @@
-"""What is said of state that cannot be split."""
+"""The message about state that cannot be split."""
 
 import math
 from typing import Any
@@ -86,7 +86,7 @@ def _remedies(
     listed: list[int],
     axes: tuple[str, ...],
 ) -> dict[int, str]:
-    """What would split the state of each, as far as trying it on shapes has shown."""
+    """Remedies that would split the state of each, found by trying them on shapes."""
     treedef = jax.tree.structure(params)
     taken = treedef.unflatten([p.parts for p in parameters])
     arrays = [p.array for p in parameters]

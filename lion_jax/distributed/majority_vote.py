@@ -8,14 +8,15 @@ import numpy as np
 import optax
 from jax import lax
 
-from lion_jax._checks import check_choice, check_flag, check_real
-from lion_jax._dtypes import at_least_float32
+from lion_jax._core.checks import check_real
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.kinds import AXIS_NAME, FLAG, choice
+from lion_jax._core.rule import takes
+from lion_jax._core.types import AxisName
 from lion_jax.distributed._collectives import (
     LANES,
-    AxisName,
     all_gather,
     check_all_manual,
-    check_axis_name,
     check_own,
     replicas,
     vary,
@@ -25,10 +26,11 @@ from lion_jax.distributed._packing import lay_out, pack, pack_tree, signs_of, un
 _SIGNS_PER_BYTE = {"bits": 5, "int8": 1}
 
 
+@takes(axis_name=AXIS_NAME, wire=choice("bits", "int8", "float"), average=FLAG)
 def majority_vote(
     axis_name: AxisName, *, wire: str = "bits", average: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces updates by what the majority of replicas has for their sign.
+    r"""Replaces each update by the sign that most replicas voted for.
 
     Replica :math:`i` of :math:`n` has updates :math:`u_i` of its own, from its own gradient and its
     own momentum. All of them get
@@ -89,9 +91,6 @@ def majority_vote(
       Liu et al., "Communication Efficient Distributed Training with Distributed Lion", 2024,
       https://arxiv.org/abs/2404.00438, Algorithm 1 (majority vote and averaging).
     """
-    check_axis_name(axis_name)
-    check_choice("wire", wire, "bits", "int8", "float")
-    check_flag("average", average)
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
@@ -107,7 +106,7 @@ def majority_vote(
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def _count(updates: Any, axis_name: AxisName, n: int, average: bool) -> Any:
+def _count(updates: optax.Updates, axis_name: AxisName, n: int, average: bool) -> Any:
     signs = jax.tree.map(lambda u: signs_of(u).astype(jnp.float32), updates)
 
     def outcome(u, sign):
@@ -117,7 +116,9 @@ def _count(updates: Any, axis_name: AxisName, n: int, average: bool) -> Any:
     return jax.tree.map(outcome, updates, signs)
 
 
-def _two_phases(updates: Any, axis_name: AxisName, n: int, average: bool, per_byte: int) -> Any:
+def _two_phases(
+    updates: optax.Updates, axis_name: AxisName, n: int, average: bool, per_byte: int
+) -> Any:
     code = pack_tree(updates, per_byte)
     size = len(code)
     parts = jnp.pad(code, (0, -size % (n * LANES))).reshape(n, -1)

@@ -1,4 +1,4 @@
-"""Where each leaf of an optimizer's state lives."""
+"""Shardings of an optimizer's state."""
 
 import warnings
 from typing import Any
@@ -7,7 +7,9 @@ import jax
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lion_jax._checks import check_choice, check_transformation
+from lion_jax._core.kinds import TRANSFORMATION, choice
+from lion_jax._core.rule import takes
+from lion_jax._core.types import AxisName, Leaf, PyTree
 from lion_jax.distributed._collectives import names_of
 from lion_jax.distributed._placing import Placed, place_parameters, place_state
 from lion_jax.distributed._splitting import map_state, split_dimensions
@@ -15,8 +17,9 @@ from lion_jax.distributed._unsplit import describe
 from lion_jax.distributed.sign_gather import SignGatherState
 
 
+@takes(optimizer=TRANSFORMATION)
 def state_sharding(
-    optimizer: optax.GradientTransformation, params: optax.Params, param_sharding: Any
+    optimizer: optax.GradientTransformation, params: optax.Params, param_sharding: PyTree
 ) -> Any:
     """Shardings for an optimizer's state that follow those of the parameters.
 
@@ -63,20 +66,20 @@ def state_sharding(
       >>> {leaf.sharding.spec for leaf in jax.tree.leaves(state) if leaf.ndim == 2}
       {P('data',)}
     """
-    check_transformation("optimizer", optimizer)
     parameters = place_parameters(params, param_sharding)
     return _shardings(_place(optimizer, params, parameters, param_sharding))
 
 
+@takes(optimizer=TRANSFORMATION, unsplit=choice("warn", "raise", "ignore"))
 def zero_sharding(
     optimizer: optax.GradientTransformation,
     params: optax.Params,
-    param_sharding: Any,
-    axis_name: Any,
+    param_sharding: PyTree,
+    axis_name: AxisName,
     *,
     unsplit: str = "warn",
 ) -> Any:
-    """As :func:`state_sharding`, with the state also split along a mesh axis: ZeRO-1.
+    """Places the state as :func:`state_sharding`, and splits it along a mesh axis: ZeRO-1.
 
     Data-parallel replicas then keep a part of the moments each instead of a copy. Every leaf that
     belongs to a parameter is cut along one dimension, chosen such that all of them divide: integers
@@ -121,8 +124,6 @@ def zero_sharding(
       Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
       <https://arxiv.org/abs/1910.02054>`_, 2020, section 5.1.
     """
-    check_transformation("optimizer", optimizer)
-    check_choice("unsplit", unsplit, "warn", "raise", "ignore")
     parameters = place_parameters(params, param_sharding)
     axes = _axes(axis_name, param_sharding)
     split = _split_along(axes, optimizer, params, parameters)
@@ -138,11 +139,11 @@ def zero_sharding(
     if message and unsplit == "raise":
         raise ValueError(message)
     if message:
-        warnings.warn(f'{message}\nunsplit="ignore" silences this.', stacklevel=2)
+        warnings.warn(f'{message}\nunsplit="ignore" silences this.', stacklevel=4)
     return _shardings(placed)
 
 
-def _axes(axis_name: Any, param_sharding: Any) -> tuple[str, ...]:
+def _axes(axis_name: AxisName, param_sharding: PyTree) -> tuple[str, ...]:
     """The axes as a tuple, in the order of the mesh; every mesh must have them all."""
     axes = names_of(axis_name)
     are_names = isinstance(axes, tuple) and all(isinstance(name, str) for name in axes)
@@ -158,7 +159,7 @@ def _axes(axis_name: Any, param_sharding: Any) -> tuple[str, ...]:
 
 
 def _split_along(
-    axes: tuple[str, ...], optimizer: Any, params: Any, parameters: list[Placed]
+    axes: tuple[str, ...], optimizer: Any, params: optax.Params, parameters: list[Placed]
 ) -> list[Placed]:
     """The parameters as their state is to be split: along these axes too, where that can be."""
     treedef = jax.tree.structure(params)
@@ -178,7 +179,9 @@ def _split_along(
     return split
 
 
-def _place(optimizer: Any, params: Any, parameters: list[Placed], param_sharding: Any) -> Any:
+def _place(
+    optimizer: Any, params: optax.Params, parameters: list[Placed], param_sharding: PyTree
+) -> Any:
     """The state's leaves where they live, those of no parameter on every device of the mesh."""
 
     def on_every_device(leaf):
@@ -202,9 +205,9 @@ def _shardings(placed: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.sharding, placed, is_leaf=_is_placed)
 
 
-def _is_gather(x: Any) -> bool:
+def _is_gather(x: Leaf) -> bool:
     return isinstance(x, SignGatherState)
 
 
-def _is_placed(x: Any) -> bool:
+def _is_placed(x: Leaf) -> bool:
     return isinstance(x, Placed)

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lion_jax._checks import (
+from lion_jax._core.checks import (
     check_has_params,
+    check_match,
     check_real,
-    check_transformation,
 )
-from lion_jax._dtypes import at_least_float32
-from lion_jax._matching import check_match
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.kinds import AXIS_NAME, TRANSFORMATION
+from lion_jax._core.rule import takes
+from lion_jax._core.types import AxisName, Leaf
 from lion_jax.distributed._collectives import (
     LANES,
-    AxisName,
     all_gather,
     check_all_manual,
-    check_axis_name,
     check_own,
     in_mesh_order,
     is_mapped,
@@ -44,6 +44,7 @@ class SignGatherState(NamedTuple):
     inner_state: optax.OptState
 
 
+@takes(inner=TRANSFORMATION, axis_name=AXIS_NAME)
 def sign_gather(
     inner: optax.GradientTransformation, axis_name: AxisName
 ) -> optax.GradientTransformationExtraArgs:
@@ -105,8 +106,7 @@ def sign_gather(
 
     Example:
       >>> import jax
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> from lion_jax.distributed import sign_gather
       >>> tx = sign_gather(lion_jax.scale_by_sign_momentum(), "replicas")
       >>> gradients = jnp.array([[2.0, -1.0], [-1.0, -1.0]])  # of two replicas
@@ -123,8 +123,6 @@ def sign_gather(
       Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
       2020, https://arxiv.org/abs/1910.02054, section 5.1.
     """
-    check_transformation("inner", inner)
-    check_axis_name(axis_name)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -165,7 +163,7 @@ def sign_gather(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _splittable(inner: Any, params: Any, n: int) -> list[int | None]:
+def _splittable(inner: Any, params: optax.Params, n: int) -> list[int | None]:
     """Along which dimension each parameter's state can be split into n parts."""
     return jax.tree.structure(params).flatten_up_to(split_dimensions(inner, params, n))
 
@@ -195,7 +193,11 @@ def _parts(
 
 
 def _part_of(
-    inner: Any, state: Any, params: Any, dimensions: list[int | None], axis_name: AxisName
+    inner: Any,
+    state: optax.OptState,
+    params: optax.Params,
+    dimensions: list[int | None],
+    axis_name: AxisName,
 ) -> Any:
     """This replica's part of a whole state: of each parameter's leaves that are cut as it is."""
     leaves, treedef = jax.tree.flatten(params)
@@ -216,8 +218,8 @@ def _part_of(
 
 
 def _mean_parts(
-    gradients: list[Any], dimensions: list[int | None], axis_name: AxisName, n: int
-) -> list[Any]:
+    gradients: list[Leaf], dimensions: list[int | None], axis_name: AxisName, n: int
+) -> list[Leaf]:
     """This replica's parts of the mean gradient, and all of it where it cannot be split."""
     wide = {
         i: vary(g.astype(at_least_float32(g)), axis_name)
@@ -234,8 +236,8 @@ def _mean_parts(
 
 
 def _gather(
-    directions: list[Any], dimensions: list[int | None], axis_name: AxisName, n: int
-) -> list[Any]:
+    directions: list[Leaf], dimensions: list[int | None], axis_name: AxisName, n: int
+) -> list[Leaf]:
     """The signs of all replicas' parts, joined, and of what each of them has in whole."""
     signs = [None if u is None else signs_of(u) for u in directions]
     split = {i: d for i, d in enumerate(dimensions) if d is not None and signs[i] is not None}
@@ -254,6 +256,6 @@ def _gather(
     return signs
 
 
-def _like(x: Any, gradient: Any) -> Any:
+def _like(x: Leaf, gradient: Any) -> Any:
     """In the gradient's dtype; None where there is none."""
     return None if gradient is None else x.astype(gradient.dtype)

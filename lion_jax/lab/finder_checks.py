@@ -1,4 +1,4 @@
-"""What a learning-rate range test refuses, with what to try instead."""
+"""The checks of a learning-rate range test; each refusal says what to try instead."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lion_jax._checks import check_transformation
+from lion_jax._core.kinds import TRANSFORMATION
 from lion_jax.lab.comparison import MOST_EXAMPLES
 from lion_jax.lab.errors import RequestError, check_rate, check_whole
 from lion_jax.lab.finding import LEAST_STEPS
@@ -24,7 +24,7 @@ def check_optimizer(optimizer: Any) -> None:
             f"transformation; got {optimizer!r} of type {type(optimizer).__name__}. "
             f"{TRY_OPTIMIZER}"
         )
-    check_transformation("optimizer(schedule)", optimizer(lambda count: 1e-3))
+    TRANSFORMATION.check("optimizer(schedule)", optimizer(lambda count: 1e-3))
 
 
 def check_batches(batches: Any) -> int:

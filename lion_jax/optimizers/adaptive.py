@@ -1,31 +1,33 @@
 """Adam's relatives: adaptive moments with a learning rate and weight decay."""
 
-# A schedule never reaches a step: shows_hyperparameters has made it a number.
-# pyright: reportArgumentType=false
-
-from typing import Any
-
 import optax
 
-from lion_jax._checks import check_flag, check_scalars, is_off
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax._core.kinds import DECAY_RATE, FLAG, NON_NEGATIVE, SHARES, is_off
+from lion_jax._core.rule import chain, optimizer
+from lion_jax._core.types import Mask
 from lion_jax.primitives._adam import scale_by_belief
 from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
 from lion_jax.primitives.nesterov import scale_by_adan
-from lion_jax.primitives.student_t import scale_by_student_t
-from lion_jax.primitives.two_speed import scale_by_ademamix
+from lion_jax.primitives.student_t import DEGREES_OF_FREEDOM, RATE_OF_PAST, scale_by_student_t
+from lion_jax.primitives.two_speed import WARMUP_STEPS, scale_by_ademamix
+
+ADAMW = {
+    "learning_rate": NON_NEGATIVE.trying("1e-3"),
+    "b1": DECAY_RATE,
+    "b2": DECAY_RATE,
+    "eps": NON_NEGATIVE,
+    "weight_decay": NON_NEGATIVE,
+}
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay")
+@optimizer(**ADAMW, mask=SHARES)
 def adabelief(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
     eps: optax.ScalarOrSchedule = 1e-16,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""AdaBelief: long steps where gradients are what the momentum expects.
 
@@ -40,31 +42,24 @@ def adabelief(
     ``eps_root`` equal to ``eps``, and has no weight decay.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment: a number, a traced scalar,
-        or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW:
-        a step shrinks the weights by :math:`1 - \eta_t \lambda`.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("mask",)``.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0. It stands before the learning rate, as in AdamW: a step
+        shrinks the weights by :math:`1 - \eta_t \lambda`.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.adabelief(0.1, eps=1e-8)
       >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
       >>> print(params + updates)
@@ -74,16 +69,14 @@ def adabelief(
       Zhuang et al., `AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients
       <https://arxiv.org/abs/2010.07468>`_, 2020, Algorithm 2; the authors' code.
     """
-    check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
-    return optax.chain(
+    return chain(
         scale_by_belief(b1, b2, eps, eps_root=eps),
         add_decoupled_weight_decay(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "b3", "eps", "weight_decay")
+@optimizer(**ADAMW, b3=DECAY_RATE, mask=SHARES, proximal=FLAG)
 def adan(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.98,
@@ -91,7 +84,7 @@ def adan(
     b3: optax.ScalarOrSchedule = 0.99,
     eps: optax.ScalarOrSchedule = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     *,
     proximal: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -112,33 +105,26 @@ def adan(
     :math:`\beta_2`, and no proximal decay: its numbers differ.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0, 1), the decay rate of the gradients' average: a number, a traced
-        scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of their differences'; likewise.
-      b3: :math:`\beta_3` in [0, 1), the decay rate of the squares'; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the gradients' average.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the average of their differences.
+      b3: :math:`\beta_3` in [0, 1), the decay rate of the average of the squares.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
       proximal: whether the decay is a proximal step after the update, as in the paper, or stands
-        before the learning rate, as in AdamW. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("mask", "proximal")``.
+        before the learning rate, as in AdamW.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.adan(0.1)
       >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
       >>> print(params + updates)
@@ -148,9 +134,7 @@ def adan(
       Xie et al., `Adan: Adaptive Nesterov Momentum Algorithm <https://arxiv.org/abs/2208.06677>`_,
       2022, Algorithm 1; the authors' code.
     """
-    check_scalars(learning_rate=learning_rate)
-    check_flag("proximal", proximal)
-    return optax.chain(
+    return chain(
         scale_by_adan(b1, b2, b3, eps),
         add_decoupled_weight_decay(0.0 if proximal else weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
@@ -160,8 +144,7 @@ def adan(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "b3", "alpha", "eps", "weight_decay")
+@optimizer(**ADAMW, b3=DECAY_RATE, alpha=NON_NEGATIVE, mask=SHARES, warmup_steps=WARMUP_STEPS)
 def ademamix(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -170,7 +153,7 @@ def ademamix(
     alpha: optax.ScalarOrSchedule = 5.0,
     eps: optax.ScalarOrSchedule = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     *,
     warmup_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -184,35 +167,28 @@ def ademamix(
     ``optax.contrib.ademamix`` computes the same; its warm-up has to be given as two schedules.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0, 1), the decay rate of the fast momentum: a number, a traced scalar,
-        or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
-      b3: :math:`\beta_3` in [0, 1), the decay rate of the slow momentum; likewise.
-      alpha: :math:`\alpha` >= 0, the weight of the slow momentum; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW:
-        a step shrinks the weights by :math:`1 - \eta_t \lambda`.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the fast momentum.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment.
+      b3: :math:`\beta_3` in [0, 1), the decay rate of the slow momentum.
+      alpha: :math:`\alpha` >= 0, the weight of the slow momentum.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0. It stands before the learning rate, as in AdamW: a step
+        shrinks the weights by :math:`1 - \eta_t \lambda`.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
       warmup_steps: T >= 1, the updates over which :math:`\alpha` and :math:`\beta_3` grow; None has
-        them at once. ``static_args`` for ``optax.inject_hyperparams``: ``("mask",
-        "warmup_steps")``.
+        them at once.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.ademamix(0.1)
       >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
       >>> print(params + updates)
@@ -222,16 +198,18 @@ def ademamix(
       Pagliardini et al., `The AdEMAMix Optimizer: Better, Faster, Older
       <https://arxiv.org/abs/2409.03137>`_, 2024, Algorithm 1 and Appendix A.1.
     """
-    check_scalars(learning_rate=learning_rate)
-    return optax.chain(
+    return chain(
         scale_by_ademamix(b1, b2, b3, alpha, eps, warmup_steps=warmup_steps),
         add_decoupled_weight_decay(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay", "dof")
+@optimizer(
+    **ADAMW | {"b1": RATE_OF_PAST},
+    dof=DEGREES_OF_FREEDOM,
+    amsgrad=FLAG,
+)
 def tadam(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -252,30 +230,24 @@ def tadam(
     with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_student_t`.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0.5, 1), the decay rate of the first moment: a number, a traced
-        scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise. It is coupled: part of the gradient.
-      dof: degrees of freedom > 0 of Student's t, likewise; None is the number of entries of each
-        leaf. Fewer trust outliers less.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0.5, 1), the decay rate of the first moment.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0. It is coupled: part of the gradient.
+      dof: the degrees of freedom of Student's t, > 0; None is the number of entries of each leaf.
+        Fewer trust outliers less.
       amsgrad: whether the largest second moment so far stands in for the present one.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("amsgrad",)``.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([2.0, -2.0]), lion_jax.tadam(0.1, eps=1.0)
       >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
       >>> print(params + updates)
@@ -285,8 +257,7 @@ def tadam(
       Ilboudo et al., `TAdam: A Robust Stochastic Gradient Optimizer
       <https://arxiv.org/abs/2003.00179>`_, 2020, Algorithm 1.
     """
-    check_scalars(learning_rate=learning_rate)
-    return optax.chain(
+    return chain(
         add_decoupled_weight_decay(weight_decay),
         scale_by_student_t(b1, b2, eps, dof=dof, amsgrad=amsgrad),
         optax.scale_by_learning_rate(learning_rate),

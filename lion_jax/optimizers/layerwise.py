@@ -1,15 +1,21 @@
-"""Rules in which every leaf has a say of its own: LARS, LAMB and their relatives."""
-
-# A schedule never reaches a step: shows_hyperparameters has made it a number.
-# pyright: reportArgumentType=false
-
-from typing import Any
+"""Rules that look at each leaf as a whole: LARS, LAMB and their relatives."""
 
 import optax
 
-from lion_jax._checks import check_flag, check_nesterov, check_scalars, is_off
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax._core.kinds import (
+    BOUNDS,
+    CHANNEL_AXIS,
+    DECAY_RATE,
+    FLAG,
+    MASK,
+    NON_NEGATIVE,
+    SHARES,
+    check_nesterov,
+    is_off,
+)
+from lion_jax._core.rule import chain, number, optimizer
+from lion_jax._core.types import Mask, Scalar
+from lion_jax.optimizers.adaptive import ADAMW
 from lion_jax.primitives._adam import scale_by_adam
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.layerwise import (
@@ -21,8 +27,16 @@ from lion_jax.primitives.nesterov import scale_by_nesterov_adam
 from lion_jax.primitives.rectified import scale_by_rectified_adam
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "momentum", "weight_decay", "trust_coefficient")
+@optimizer(
+    learning_rate=ADAMW["learning_rate"],
+    momentum=DECAY_RATE,
+    weight_decay=NON_NEGATIVE,
+    nesterov=FLAG,
+    trust_coefficient=NON_NEGATIVE,
+    scale_clip=BOUNDS,
+    weight_decay_mask=SHARES,
+    trust_ratio_mask=MASK,
+)
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     momentum: optax.ScalarOrSchedule = 0.9,
@@ -30,9 +44,9 @@ def lars(
     *,
     nesterov: bool = False,
     trust_coefficient: optax.ScalarOrSchedule = 0.001,
-    scale_clip: tuple[Any, Any] | None = None,
-    weight_decay_mask: Any = True,
-    trust_ratio_mask: Any = True,
+    scale_clip: tuple[Scalar, Scalar] | None = None,
+    weight_decay_mask: Mask = True,
+    trust_ratio_mask: Mask = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""LARS: momentum SGD with a learning rate for each layer.
 
@@ -48,35 +62,27 @@ def lars(
     its numbers differ where there is weight decay.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      momentum: :math:`\mu` in [0, 1): a number, a traced scalar, or a schedule from the update
-        count. The number 0 keeps no momentum.
-      weight_decay: :math:`\lambda` >= 0, likewise.
+      learning_rate: :math:`\eta` >= 0.
+      momentum: :math:`\mu` in [0, 1). The number 0 keeps no momentum.
+      weight_decay: :math:`\lambda` >= 0.
       nesterov: whether a step goes :math:`\mu m_t + \eta_t r_t (g_t + \lambda \theta_{t-1})`. Needs
         a positive momentum.
-      trust_coefficient: :math:`\kappa` >= 0, likewise.
+      trust_coefficient: :math:`\kappa` >= 0.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
-      weight_decay_mask: which leaves decay, or how much of :math:`\lambda` each gets: a boolean, a
-        tree of them or of numbers >= 0 like the parameters or a prefix of one, or a function from
-        parameters to such a tree, as in :mod:`lion_jax.groups`.
-      trust_ratio_mask: which leaves have a rate of their own, the others have :math:`r_t = 1`;
-        likewise. ``static_args`` for ``optax.inject_hyperparams``: ``("nesterov", "scale_clip",
-        "weight_decay_mask", "trust_ratio_mask")``.
+      weight_decay_mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. True is all.
+      trust_ratio_mask: which leaves have a rate of their own; the others have :math:`r_t = 1`.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([3.0, -4.0]), lion_jax.lars(1.0, trust_coefficient=0.5)
       >>> updates, _ = tx.update(jnp.array([8.0, 6.0]), tx.init(params), params)
       >>> print(params + updates)
@@ -86,9 +92,8 @@ def lars(
       You et al., `Large Batch Training of Convolutional Networks
       <https://arxiv.org/abs/1708.03888>`_, 2017, Algorithm 1.
     """
-    check_scalars(learning_rate=learning_rate, momentum=momentum)
     check_nesterov(nesterov, momentum)
-    return optax.chain(
+    return chain(
         scale_by_lars_ratio(
             trust_coefficient,
             weight_decay,
@@ -97,21 +102,20 @@ def lars(
             trust_ratio_mask=trust_ratio_mask,
         ),
         optax.scale_by_learning_rate(learning_rate),
-        optax.identity() if is_off(momentum) else optax.trace(momentum, nesterov),
+        optax.identity() if is_off(momentum) else optax.trace(number(momentum), nesterov),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay")
+@optimizer(**ADAMW, mask=SHARES, scale_clip=BOUNDS)
 def lamb(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
     eps: optax.ScalarOrSchedule = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     *,
-    scale_clip: tuple[Any, Any] | None = (0.0, 10.0),
+    scale_clip: tuple[Scalar, Scalar] | None = (0.0, 10.0),
 ) -> optax.GradientTransformationExtraArgs:
     r"""LAMB: Adam with a learning rate for each layer.
 
@@ -126,33 +130,25 @@ def lamb(
     has no bounds: its numbers differ for leaves with a norm above 10.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment: a number, a traced scalar,
-        or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise. It is part of the update that the trust ratio
-        scales.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0. It is part of the update that the trust ratio scales.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
-        ``static_args`` for ``optax.inject_hyperparams``: ``("mask", "scale_clip")``.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([3.0, -4.0]), lion_jax.lamb(0.1)
       >>> updates, _ = tx.update(jnp.array([4.0, 0.5]), tx.init(params), params)
       >>> print(params + updates)
@@ -162,8 +158,7 @@ def lamb(
       You et al., `Large Batch Optimization for Deep Learning: Training BERT in 76 minutes
       <https://arxiv.org/abs/1904.00962>`_, 2020, Algorithm 2.
     """
-    check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
-    return optax.chain(
+    return chain(
         scale_by_adam(b1, b2, eps),
         add_decoupled_weight_decay(weight_decay, mask),
         scale_by_trust_ratio(scale_clip),
@@ -171,17 +166,16 @@ def lamb(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay")
+@optimizer(**ADAMW, mask=SHARES, scale_clip=BOUNDS, force_adaptive_momentum=FLAG)
 def ralars(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
     eps: optax.ScalarOrSchedule = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     *,
-    scale_clip: tuple[Any, Any] | None = (0.0, 10.0),
+    scale_clip: tuple[Scalar, Scalar] | None = (0.0, 10.0),
     force_adaptive_momentum: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""RaLars: rectified Adam with a learning rate for each layer.
@@ -196,35 +190,27 @@ def ralars(
     bounds :math:`\phi` of :func:`lamb`.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment: a number, a traced scalar,
-        or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise. It is part of the update that the trust ratio
-        scales.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0. It is part of the update that the trust ratio scales.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
       force_adaptive_momentum: whether Adam's direction replaces the plain momentum in the first
-        steps. ``static_args`` for ``optax.inject_hyperparams``: ``("mask", "scale_clip",
-        "force_adaptive_momentum")``.
+        steps.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([3.0, -4.0]), lion_jax.ralars(0.1)
       >>> updates, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)
       >>> print(params + updates)
@@ -236,8 +222,7 @@ def ralars(
       Convolutional Networks <https://arxiv.org/abs/1708.03888>`_, 2017; their union: ``RaLars`` of
       pylocron 0.3.0.
     """
-    check_scalars(learning_rate=learning_rate)
-    return optax.chain(
+    return chain(
         scale_by_rectified_adam(b1, b2, eps, force_adaptive_momentum=force_adaptive_momentum),
         add_decoupled_weight_decay(weight_decay, mask),
         scale_by_trust_ratio(scale_clip),
@@ -245,8 +230,9 @@ def ralars(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("learning_rate", "b1", "b2", "eps", "weight_decay", "delta", "wd_ratio")
+@optimizer(
+    **ADAMW, delta=NON_NEGATIVE, wd_ratio=NON_NEGATIVE, nesterov=FLAG, channel_axis=CHANNEL_AXIS
+)
 def adamp(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -266,37 +252,31 @@ def adamp(
       \theta_t = \theta_{t-1} - \eta_t \left(\Pi(u_t) + \lambda r \theta_{t-1}\right)
 
     with Adam's direction :math:`u_t` and the projection :math:`\Pi` of
-    :func:`~lion_jax.primitives.project_to_tangent`, of channels or else of the leaf where gradients
-    are at right angles to weights. There :math:`r` is ``wd_ratio``; elsewhere :math:`\Pi` changes
-    nothing and :math:`r` is 1.
+    :func:`~lion_jax.primitives.project_to_tangent`. Where gradients are at right angles to weights,
+    it projects channels, or else the leaf, and :math:`r` is ``wd_ratio``. Elsewhere it changes
+    nothing, and :math:`r` is 1.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment: a number, a traced scalar,
-        or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment; likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units; likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in AdamW.
-      delta: threshold >= 0 on the cosine, over the root of the number of entries; likewise.
-      wd_ratio: :math:`r` >= 0 of projected weights; likewise.
+      learning_rate: :math:`\eta` >= 0.
+      b1: :math:`\beta_1` in [0, 1), the decay rate of the first moment.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the second moment.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0. It stands before the learning rate, as in AdamW.
+      delta: threshold >= 0 on the cosine, over the root of the number of entries.
+      wd_ratio: :math:`r` >= 0 of projected weights.
       nesterov: whether the direction is :func:`~lion_jax.primitives.scale_by_nesterov_adam`'s.
       channel_axis: the axis that tells channels apart: the last for the layouts of JAX, 0 for
-        PyTorch's. ``static_args`` for ``optax.inject_hyperparams``: ``("nesterov",
-        "channel_axis")``.
+        PyTorch's.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded once.
-      The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: an argument out of range or of the wrong type; parameters missing.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, tx = jnp.array([[2.0], [0.0]]), lion_jax.adamp(0.1)
       >>> updates, _ = tx.update(jnp.array([[0.0], [1.0]]), tx.init(params), params)
       >>> print((params + updates).round(3).T)
@@ -307,10 +287,8 @@ def adamp(
       Weights <https://arxiv.org/abs/2006.08217>`_, 2021, Algorithm 2; the authors' package
       ``adamp`` 0.3.0.
     """
-    check_scalars(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps)
-    check_flag("nesterov", nesterov)
     adam = scale_by_nesterov_adam if nesterov else scale_by_adam
-    return optax.chain(
+    return chain(
         project_to_tangent(
             adam(b1, b2, eps),
             delta,

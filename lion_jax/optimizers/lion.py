@@ -1,34 +1,35 @@
 """The Lion family."""
 
-from typing import Any
-
 import jax
 import optax
 
-from lion_jax._arithmetic import inverse, largest_float
-from lion_jax._checks import check_number, check_scalars
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax._core.arithmetic import inverse, largest_float
+from lion_jax._core.kinds import DECAY_RATE, DTYPE, NON_NEGATIVE, POSITIVE, SHARES
+from lion_jax._core.rule import chain, optimizer, takes
+from lion_jax._core.types import DType, Mask, Scalar
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
 
+_LION = {
+    "learning_rate": NON_NEGATIVE.trying("1e-4", "or a third to a tenth of AdamW's"),
+    "b1": DECAY_RATE,
+    "b2": DECAY_RATE,
+    "mu_dtype": DTYPE,
+    "weight_decay": NON_NEGATIVE,
+    "mask": SHARES,
+}
+INITIAL_RATE = POSITIVE.constant().trying("1e-4", "the schedule's peak")
 
-@computed_in_float32
-@shows_hyperparameters(
-    "learning_rate",
-    "b1",
-    "b2",
-    "weight_decay",
-    # Where the decay takes as much as the sign gives, eta lambda |theta| = eta.
-    weight_bound=lambda *, weight_decay, **_: inverse(weight_decay, largest_float()),
-)
+
+# The decay takes as much as the sign gives where eta lambda |theta| = eta.
+@optimizer(lambda *, weight_decay, **_: inverse(weight_decay, largest_float()), **_LION)
 def lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: DType | None = None,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lion: the sign of an interpolated momentum, with decoupled weight decay.
 
@@ -47,32 +48,27 @@ def lion(
     parameters' dtype; ``mu_dtype=jnp.bfloat16`` has it so here).
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count, in the parameters' units.
-      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update; likewise.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum; likewise.
+      learning_rate: :math:`\eta` >= 0, in the parameters' units.
+      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum.
       mu_dtype: dtype that stores the momentum. None keeps the parameters' dtype, but at least
         float32.
-      weight_decay: :math:`\lambda` >= 0, likewise. It stands before the learning rate, as in
-        AdamW: a step shrinks the weights by :math:`1 - \eta_t \lambda`.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("mu_dtype", "mask")``.
+      weight_decay: :math:`\lambda` >= 0. It stands before the learning rate, as in AdamW: a step
+        shrinks the weights by :math:`1 - \eta_t \lambda`.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded
-      once. Parameters are read only for weight decay. The state is a
-      :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
+      Only weight decay reads parameters.
 
     Raises:
       ValueError: a hyperparameter out of range; at ``update``, missing parameters.
       TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax, jax.numpy as jnp, lion_jax, optax
       >>> loss = lambda params: jnp.sum(params**2)
       >>> params = jnp.array([1.0, -2.0, 3.0])
       >>> tx = lion_jax.lion(0.5, weight_decay=0.1)
@@ -90,23 +86,23 @@ def lion(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
     """
-    check_scalars(learning_rate=learning_rate)
-    return optax.chain(
+    return chain(
         scale_by_sign_momentum(b1, b2, mu_dtype),
         add_decoupled_weight_decay(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
+@takes(**_LION, initial_learning_rate=INITIAL_RATE.or_none())
 def decoupled_lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: DType | None = None,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     *,
-    initial_learning_rate: float | jax.Array | None = None,
+    initial_learning_rate: Scalar | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lion with a weight decay independent of the learning rate's magnitude.
 
@@ -121,36 +117,31 @@ def decoupled_lion(
     than 0.1. A schedule scales the decay along with the learning rate.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count, in the parameters' units.
-      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update; likewise.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum; likewise.
+      learning_rate: :math:`\eta` >= 0, in the parameters' units.
+      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum.
       mu_dtype: dtype that stores the momentum. None keeps the parameters' dtype, but at least
         float32.
-      weight_decay: :math:`\lambda` >= 0, likewise. It stands after the learning rate: the decay is
-        scaled by :math:`\eta_t / \eta_0`, not by :math:`\eta_t`.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("mu_dtype", "mask")``.
-      initial_learning_rate: :math:`\eta_0` > 0. None takes a constant ``learning_rate``. With a
-        schedule it must be given, since a warm-up starts at 0; mostly it is the peak. Give it with
-        an injected schedule too: the rule sees only the rate of the step, takes it for
-        :math:`\eta_0`, and the decay never decays.
+      weight_decay: :math:`\lambda` >= 0. It stands after the learning rate: the decay is scaled by
+        :math:`\eta_t / \eta_0`, not by :math:`\eta_t`.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
+      initial_learning_rate: :math:`\eta_0` > 0. None takes a constant ``learning_rate``. A
+        schedule needs it, since a warm-up starts at 0; mostly it is the peak. Give it with an
+        injected schedule too. Of that the rule sees only the rate of the step: without
+        :math:`\eta_0` the decay would not follow the schedule.
 
     Returns:
-      A transformation from gradients to updates of the parameters' shapes, dtypes and units, to be
-      added by ``optax.apply_updates``. Everything is computed in at least float32 and rounded
-      once. The state is a :class:`HyperparametersState`, read by :func:`lion_jax.hyperparameters`.
+      A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
+      and units; :func:`lion_jax.hyperparameters` reads its state, a :class:`HyperparametersState`.
 
     Raises:
-      ValueError: a hyperparameter out of range, or a schedule without ``initial_learning_rate``;
-        at ``update``, missing parameters.
+      ValueError: a number out of range, or a schedule without ``initial_learning_rate``; at
+        ``update``, missing parameters.
       TypeError: a hyperparameter of the wrong type; at ``init``, a complex leaf.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> schedule = optax.cosine_decay_schedule(1e-4, decay_steps=1000)
       >>> tx = lion_jax.decoupled_lion(schedule, weight_decay=0.01, initial_learning_rate=1e-4)
       >>> params = jnp.array([10.0, -10.0])
@@ -164,50 +155,54 @@ def decoupled_lion(
       `Decoupled Weight Decay Regularization <https://arxiv.org/abs/1711.05101>`_, 2019,
       Algorithm 2; ``DecoupledLionW`` of llm-foundry 0.22.
     """
-    check_scalars(learning_rate=learning_rate)
     if initial_learning_rate is None:
-        if callable(learning_rate):
-            raise ValueError(
-                "initial_learning_rate must be finite and > 0 when learning_rate is a schedule; "
-                "got None. Try initial_learning_rate=<the schedule's peak>."
-            )
-        initial_learning_rate = learning_rate
-    check_number("initial_learning_rate", initial_learning_rate)
+        initial_learning_rate = constant_rate(learning_rate)
     return _decoupled_lion(
         learning_rate, b1, b2, mu_dtype, weight_decay, mask, initial_learning_rate
     )
 
 
-@computed_in_float32
-@shows_hyperparameters(
-    "learning_rate",
-    "b1",
-    "b2",
-    "weight_decay",
-    "initial_learning_rate",
-    # As Lion's, with lambda / eta_0 for lambda.
-    weight_bound=lambda *, weight_decay, initial_learning_rate, **_: inverse(
+# As for Lion, with lambda / eta_0 for lambda.
+@optimizer(
+    lambda *, weight_decay, initial_learning_rate, **_: inverse(
         weight_decay * _inverse(initial_learning_rate), largest_float()
     ),
+    **_LION,
+    initial_learning_rate=INITIAL_RATE,
 )
 def _decoupled_lion(
-    learning_rate: Any,
-    b1: Any,
-    b2: Any,
-    mu_dtype: Any,
-    weight_decay: Any,
-    mask: Any,
-    initial_learning_rate: Any,
+    learning_rate: optax.ScalarOrSchedule,
+    b1: optax.ScalarOrSchedule,
+    b2: optax.ScalarOrSchedule,
+    mu_dtype: DType | None,
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Mask,
+    initial_learning_rate: Scalar,
 ) -> optax.GradientTransformation:
-    return optax.chain(
+    return chain(
         scale_by_sign_momentum(b1, b2, mu_dtype),
         add_decoupled_weight_decay(weight_decay, mask, multiplier=_inverse(initial_learning_rate)),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def _inverse(initial_learning_rate: float | jax.Array) -> float | jax.Array:
-    """One over it; 0 where a traced or injected rate is 0, since then nothing is to move."""
+def constant_rate(
+    rate: optax.ScalarOrSchedule,
+    name: str = "learning_rate",
+    initial_name: str = "initial_learning_rate",
+) -> Scalar:
+    """Refuses a schedule, and a rate that cannot stand for the initial one."""
+    if callable(rate):
+        raise ValueError(
+            f"{initial_name} must be finite and > 0 when {name} is a schedule; got None. "
+            f"Try {initial_name}=<the schedule's peak>."
+        )
+    INITIAL_RATE.check(initial_name, rate)
+    return rate
+
+
+def _inverse(initial_learning_rate: Scalar) -> Scalar:
+    """Divides 1 by it; 0 where a traced or injected rate is 0, since then nothing is to move."""
     if isinstance(initial_learning_rate, jax.Array):
         return inverse(initial_learning_rate, 0.0)
     return 1 / initial_learning_rate

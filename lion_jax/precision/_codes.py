@@ -12,7 +12,7 @@ _LARGEST = 126  # exponents e with 2^e and 2^-e both normal float32
 
 
 class Code(NamedTuple):
-    r"""How numbers of a group with shared exponent e, at most :math:`2^e`, become integers.
+    r"""A code of numbers as integers, in groups with a shared exponent e, at most :math:`2^e`.
 
     .. math::
 
@@ -46,7 +46,7 @@ class Code(NamedTuple):
 
     @property
     def dtype(self) -> Any:
-        """What stores the integers."""
+        """The dtype that stores the integers."""
         return jnp.int8 if self.bits == 8 else jnp.int4
 
     @property

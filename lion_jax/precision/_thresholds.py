@@ -1,4 +1,4 @@
-"""Where numbers are rounded up: at a threshold that walks from step to step."""
+"""Thresholds at which numbers are rounded up: they walk from step to step."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Which weights a learning rate cannot move."""
+"""An audit of the weights that a learning rate cannot move."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_number, check_storable
-from lion_jax._dtypes import at_least_float32, round_to
+from lion_jax._core.checks import check_storable
+from lion_jax._core.dtypes import at_least_float32, round_to
+from lion_jax._core.kinds import NON_NEGATIVE
 
 
 def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) -> Any:
@@ -38,8 +39,7 @@ def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) 
 
     Args:
       params: the parameters, as they are stored: a tree of float16, bfloat16, float32 or float64.
-      learning_rate: :math:`\eta` >= 0, in the parameters' units: a number or a traced scalar; of a
-        schedule ``schedule(count)``.
+      learning_rate: :math:`\eta` >= 0, in the parameters' units; of a schedule ``schedule(count)``.
 
     Returns:
       A tree like the parameters of shares in [0, 1], float32 of shape (). A weight that is not
@@ -62,7 +62,7 @@ def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) 
             f"learning_rate must be a number, finite and >= 0; got the schedule {learning_rate!r}. "
             "Try learning_rate=schedule(count), at the count of updates that you ask about."
         )
-    check_number("learning_rate", learning_rate)
+    NON_NEGATIVE.constant().trying("1e-4").check("learning_rate", learning_rate)
     check_storable(params, "audit_dead_steps", "None in its place")
     return jax.tree.map(lambda p: _dead_share(p, learning_rate), params)
 

@@ -8,14 +8,19 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath
 
-from lion_jax._checks import check_has_params, check_number_of, check_real, check_transformation
-from lion_jax._dtypes import mark_of_dtypes, round_to, widen_abstract
-from lion_jax._leaves import is_array, is_none, is_weight, matching, numbers_of
-from lion_jax._links import Names, is_covered, names_of
-from lion_jax._states import is_absent, located, replaced, unwrapped
-from lion_jax.combinators._inner import update
+from lion_jax._core.checks import (
+    check_has_params,
+    check_real,
+)
+from lion_jax._core.counters import wrapping_count, zero
+from lion_jax._core.dtypes import mark_of_dtypes, round_to, widen_abstract
+from lion_jax._core.inner import update
+from lion_jax._core.kinds import TRANSFORMATION, one_of
+from lion_jax._core.leaves import is_array, is_none, is_weight, matching, numbers_of
+from lion_jax._core.rule import combinator
+from lion_jax._core.states import is_absent, located, replaced, unwrapped
+from lion_jax.carrying._links import Names, is_covered, names_of
 from lion_jax.precision._thresholds import round_at, threshold
-from lion_jax.primitives._moments import wrapping_count, zero
 
 
 class MasterWeightsState(NamedTuple):
@@ -36,6 +41,7 @@ class MasterWeightsState(NamedTuple):
     inner_state: optax.OptState
 
 
+@combinator(inner=TRANSFORMATION, correction_bits=one_of(8, 16))
 def with_master_weights(
     inner: optax.GradientTransformation, *, correction_bits: int = 8
 ) -> optax.GradientTransformationExtraArgs:
@@ -69,7 +75,6 @@ def with_master_weights(
         parameters, and gets float32 gradients and w as its parameters: weight decay and trust
         ratios see full precision.
       correction_bits: k, 8 or 16, the bytes per parameter that c takes times 8.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "correction_bits")``.
 
     Returns:
       A transformation from gradients of any floating dtype to float32 updates. Its state is a
@@ -98,8 +103,6 @@ def with_master_weights(
       Section 3.1, for the master copy; Zamirai et al., `Revisiting BFloat16 Training
       <https://arxiv.org/abs/2010.06192>`_, 2020, for what bfloat16 weights lose without one.
     """
-    check_transformation("inner", inner)
-    check_number_of("correction_bits", correction_bits, 8, 16)
     dtype = jnp.dtype(f"int{correction_bits}")
     inner = optax.with_extra_args_support(inner)
 
@@ -212,7 +215,7 @@ def set_master_params(
 
 
 def _correction(state: optax.OptState) -> tuple[tuple[Any, ...], Any]:
-    """Where the only correction in a state is, and the correction."""
+    """Finds the only correction in a state, and its path."""
     return located(state, "correction", "with_master_weights", MasterWeightsState.__name__)
 
 
@@ -289,7 +292,7 @@ def _correct(
 
 
 def _last(p: jax.Array, correction_dtype: Any) -> jax.Array:
-    """How far the last float32 number is that rounds to a stored one, in grains.
+    """The distance in grains to the last float32 number that rounds to a stored one.
 
     It is the border to the neighbour for those whose last bit is 0, to which ties go, and the
     number before it for others.

@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_number_of, check_positive_integer, check_transformation
-from lion_jax._dtypes import at_least_float32, cast
-from lion_jax._leaves import is_number, is_weight
-from lion_jax.combinators._inner import update
+from lion_jax._core.counters import wrapping_count
+from lion_jax._core.dtypes import at_least_float32, cast
+from lion_jax._core.inner import update
+from lion_jax._core.kinds import TRANSFORMATION, integer, one_of
+from lion_jax._core.leaves import is_number, is_weight
+from lion_jax._core.rule import combinator
+from lion_jax._core.types import KeyPath, Leaf, PyTree
 from lion_jax.precision._codes import Code, decode, encode, shared_exponents
 from lion_jax.precision._thresholds import threshold
-from lion_jax.primitives._moments import wrapping_count
 
 # Second moments: never negative, and square gradients. In the states of these types nu is none.
 _SQUARES = frozenset({"nu", "nu_max", "n", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"})
@@ -63,6 +65,7 @@ class QuantizedState(NamedTuple):
     group_size: dict[str, jax.Array]
 
 
+@combinator(inner=TRANSFORMATION, bits=one_of(8, 4), group_size=integer(), min_size=integer(0))
 def with_quantized_state(
     inner: optax.GradientTransformation,
     *,
@@ -118,8 +121,6 @@ def with_quantized_state(
         better, for 1 / ``group_size`` bytes each.
       min_size: leaves with fewer entries, >= 0, stay as they are, and so does what has not its
         parameter's shape, such as factors.
-        ``static_args`` for ``optax.inject_hyperparams``:
-        ``("inner", "bits", "group_size", "min_size")``.
 
     Returns:
       The inner transformation with the same updates, but for what the integers lose. Its state is a
@@ -139,8 +140,7 @@ def with_quantized_state(
         ``optax.lbfgs`` and other line searches, or ``optax.flatten``.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax, jax.numpy as jnp, lion_jax
       >>> from lion_jax.precision import with_quantized_state
       >>> params = {"kernel": jnp.ones((256, 256)), "bias": jnp.ones(256)}
       >>> tx = with_quantized_state(lion_jax.lion(1e-3))
@@ -158,10 +158,6 @@ def with_quantized_state(
       Rouhani et al., `Microscaling Data Formats for Deep Learning
       <https://arxiv.org/abs/2310.10537>`_, 2023, for shared exponents of groups of 32.
     """
-    check_transformation("inner", inner)
-    check_number_of("bits", bits, 8, 4)
-    check_positive_integer("group_size", group_size, remedy=32)
-    check_positive_integer("min_size", min_size, remedy=4096, least=0)
     inner = optax.with_extra_args_support(inner)
     store = _Store(inner, bits, group_size, min_size)
 
@@ -200,12 +196,12 @@ class _Store(NamedTuple):
 
     def write(
         self,
-        state: Any,
+        state: optax.OptState,
         ahead: Any,
         count: jax.Array,
         last_count: jax.Array,
-        stored: Any = None,
-        params: Any = None,
+        stored: PyTree = None,
+        params: PyTree = None,
     ) -> Any:
         """A state with its moments as integers; the exponents are those of `ahead`, an equal.
 
@@ -244,7 +240,7 @@ class _Store(NamedTuple):
         others = [self._mark(ahead), *([] if stored is None else [stored])]
         return jax.tree_util.tree_map_with_path(quantize, marked, *others)
 
-    def read(self, state: Any, count: jax.Array) -> Any:
+    def read(self, state: optax.OptState, count: jax.Array) -> Any:
         """The state whose moments were stored in this one at a count."""
         squares = _squares(state)
         at = threshold(count)
@@ -264,8 +260,8 @@ class _Store(NamedTuple):
 
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
 
-    def _code(self, path: Any, squares: "_Squares") -> Code | None:
-        """How the moment at a path is stored; None as it is."""
+    def _code(self, path: KeyPath, squares: "_Squares") -> Code | None:
+        """The codes that store the moment at a path; None for one that stays as it is."""
         name = _field(path)
         if name in _KEPT:
             return None
@@ -273,7 +269,7 @@ class _Store(NamedTuple):
             return Code(self.bits, root=4, is_signed=False, may_vanish=False)
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
-    def _planned(self, x: Any, shape: tuple[int, ...] | None) -> tuple[int, Any]:
+    def _planned(self, x: Leaf, shape: tuple[int, ...] | None) -> tuple[int, Any]:
         """The axis of a moment to group along, and what stands for exponents if there is none.
 
         Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
@@ -290,7 +286,7 @@ class _Store(NamedTuple):
         return _NONE, jnp.zeros_like(x, bool)
 
     def _stored_axis(self, code: Code, codes: jax.Array, exponents: jax.Array) -> int:
-        """Where the groups are: where exponents are fewer; if nowhere, each entry has its own."""
+        """The axis of the groups, with fewer exponents; without one, each entry has its own."""
         if exponents.dtype == bool:
             return _NONE
         if codes.dtype != code.dtype:
@@ -310,7 +306,7 @@ class _Store(NamedTuple):
             )
         return axes[0] if axes else 0
 
-    def _mark(self, state: Any) -> Any:
+    def _mark(self, state: optax.OptState) -> Any:
         """The state with a leaf in place of each tree like the parameters."""
         try:
             return optax.tree_utils.tree_map_params(
@@ -326,14 +322,14 @@ class _Store(NamedTuple):
 
 
 class _Squares(NamedTuple):
-    """Which fields of a state hold second moments, and whether it has any."""
+    """The fields of a state that hold second moments, and whether it has any."""
 
     names: frozenset[str]
     are_there: bool
 
 
-def _squares(state: Any) -> _Squares:
-    """What a state with its moments marked, or as integers, says of them."""
+def _squares(state: optax.OptState) -> _Squares:
+    """Finds the second moments of a state whose moments are marked, or integers."""
     is_signed = any(optax.tree_utils.tree_get_all_with_path(state, name) for name in _SIGNED_NU)
     names = _SQUARES - {"nu"} if is_signed else _SQUARES
     leaves = jax.tree_util.tree_leaves_with_path(state, is_leaf=_is_moment)
@@ -341,12 +337,12 @@ def _squares(state: Any) -> _Squares:
     return _Squares(names, are_there=not names.isdisjoint(fields))
 
 
-def _field(path: Any) -> str:
+def _field(path: KeyPath) -> str:
     """The name of what is at a path: a field, or the key of a dictionary."""
     return str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
 
 
-def _names_in(state: Any) -> str:
+def _names_in(state: optax.OptState) -> str:
     """The types of the states in a state."""
     types = []
 
@@ -359,18 +355,20 @@ def _names_in(state: Any) -> str:
     return ", ".join(dict.fromkeys(types)) or type(state).__name__
 
 
-def _is_moment(x: Any) -> bool:
+def _is_moment(x: Leaf) -> bool:
     return isinstance(x, Quantized | _Moment)
 
 
 class _Moment:
     """A tree like the parameters, as a leaf."""
 
-    def __init__(self, tree: Any):
+    def __init__(self, tree: PyTree):
         self.tree = tree
 
 
-def _updates_of(inner: Any, updates: Any, params: Any, **extra_args: Any) -> list[Any]:
+def _updates_of(
+    inner: Any, updates: optax.Updates, params: PyTree, **extra_args: Any
+) -> list[Leaf]:
     """The dtypes of the updates that the inner transformation gives by itself; None of no array."""
     leaves, treedef = jax.tree.flatten((updates, params))
     arrays = {i: x for i, x in enumerate(leaves) if is_weight(x)}
@@ -386,7 +384,7 @@ def _updates_of(inner: Any, updates: Any, params: Any, **extra_args: Any) -> lis
     return jax.eval_shape(alone, arrays)
 
 
-def _cast_like(updates: Any, likes: list[Any]) -> Any:
+def _cast_like(updates: optax.Updates, likes: list[Leaf]) -> Any:
     """Updates in these dtypes."""
     leaves, treedef = jax.tree.flatten(updates)
     pairs = zip(leaves, likes, strict=True)
@@ -403,17 +401,17 @@ def _check_group_size(groups: dict[str, Any], group_size: int) -> None:
         )
 
 
-def _widen(g: Any) -> Any:
+def _widen(g: Leaf) -> Any:
     return jnp.asarray(g, at_least_float32(g)) if is_weight(g) else g
 
 
 def _longest_or_rows(shape: tuple[int, ...]) -> int:
-    """Which axis has the groups: the last but one, which suits TPUs, unless it is short."""
+    """The axis of the groups: the last but one, which suits TPUs, unless it is short."""
     if len(shape) > 1 and shape[-2] >= _LEAST_AXIS:
         return len(shape) - 2
     return shape.index(max(shape))
 
 
-def _as_another(x: Any) -> Any:
+def _as_another(x: Leaf) -> Any:
     """The same array, which the compiler takes for one it knows nothing of."""
     return jax.lax.optimization_barrier(x) if isinstance(x, jax.Array) else x

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lion_jax._checks import check_has_params, check_storable
-from lion_jax._dtypes import cast, round_to
-from lion_jax._leaves import has_gradient, is_none
-from lion_jax._matching import check_match
-from lion_jax.primitives._moments import wrapping_count
+from lion_jax._core.checks import check_has_params, check_match, check_storable
+from lion_jax._core.counters import wrapping_count
+from lion_jax._core.dtypes import cast, round_to
+from lion_jax._core.leaves import has_gradient, is_none
+from lion_jax._core.types import Leaf
 
 
 class StochasticRoundingState(NamedTuple):
@@ -52,12 +52,11 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
 
     Args:
       key: one key of ``jax.random``, typed or of the older kind; traced under ``jit`` or ``vmap``.
-        The random numbers are those of the key, the count of updates and the place of the leaf
-        in the tree. They are the same for any sharding under ``jit``, with keys of the default
+        The random numbers are those of the key, the count of updates and the place of the leaf in
+        the tree. They are the same for any sharding under ``jit``, with keys of the default
         implementation; those of ``rbg`` may change with the sharding. Within ``shard_map`` or
         ``pmap`` each shard draws for its own positions: all the same numbers, unless the key is
         folded with ``jax.lax.axis_index``; where parameters are replicated it must not be.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("key",)``.
 
     Returns:
       A transformation of updates of any floating dtype. For bfloat16 and float16 parameters it
@@ -130,7 +129,7 @@ def _check_key(key: Any) -> None:
         raise TypeError(f"key must be one key of jax.random; got {got}. Try key=jax.random.key(0).")
 
 
-def _is_wide(p: Any) -> bool:
+def _is_wide(p: Leaf) -> bool:
     return jnp.finfo(jnp.result_type(p)).bits >= 32
 
 

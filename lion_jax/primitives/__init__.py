@@ -1,4 +1,10 @@
-"""Gradients in, updates out: one published equation each; no learning rate, no chain."""
+"""Published equations, one each: gradients in, updates out; no learning rate, no chain.
+
+Numbers, schedules, masks and ``static_args`` are those of :mod:`lion_jax.optimizers`. The
+arithmetic is at least float32, and updates are rounded once to the parameters' dtype, or to the
+gradients' if ``update`` gets no parameters. A number out of range is a ValueError, one of the wrong
+type a TypeError.
+"""
 
 from lion_jax.primitives.clipping import clip_by_global_norm as clip_by_global_norm
 from lion_jax.primitives.clipping import clip_by_leaf_norm as clip_by_leaf_norm

@@ -1,24 +1,21 @@
 """Clipping by norms."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sqrt, sum_of_squares
-from lion_jax._checks import check_scalars
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves, sum_leaves
-from lion_jax._schedules import accepts_schedules
+from lion_jax._core.arithmetic import sqrt, sum_of_squares
+from lion_jax._core.kinds import POSITIVE
+from lion_jax._core.leafwise import leafwise, map_leaves, sum_leaves
+from lion_jax._core.rule import primitive
+
+MAX_NORM = POSITIVE.trying("1.0")
 
 
-@computed_in_float32
-@accepts_schedules("max_norm")
-def clip_by_global_norm(
-    max_norm: optax.ScalarOrSchedule,
-) -> optax.GradientTransformationExtraArgs:
+@primitive(max_norm=MAX_NORM)
+def clip_by_global_norm(max_norm: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     r"""Shortens the updates so that their norm over all leaves is at most a given one.
 
     .. math::
@@ -26,22 +23,18 @@ def clip_by_global_norm(
       u_t \leftarrow u_t \min\left(1, \frac{c}{\lVert u_t \rVert_2}\right), \qquad
       \lVert u \rVert_2^2 = \sum_{\text{leaves}} \sum_i |u_i|^2
 
-    The rule of ``optax.clip_by_global_norm``, for trees of many leaves: on CPUs its time to
-    compile grows in proportion to their number, where a chain of scalar additions takes the cube of
-    it. Either may stand before any optimizer.
+    The rule of ``optax.clip_by_global_norm``, for trees of many leaves.
 
     Args:
-      max_norm: :math:`c` > 0, in the updates' units: a number, a traced scalar, or a schedule from
-        the update count.
+      max_norm: :math:`c` > 0, in the updates' units.
 
     Returns:
-      A transformation of updates that keeps shapes and units, in the parameters' dtype (the
-      updates' if it gets no parameters). It has no state. The arithmetic is at least float32.
-      An infinite norm gives updates of 0 where they are finite and NaN elsewhere, a NaN gives NaN.
+      A transformation of updates that keeps shapes and units, in the parameters' dtype. It has no
+      state. An infinite norm gives updates of 0 where they are finite and NaN elsewhere, a NaN
+      gives NaN.
 
     Raises:
-      ValueError: ``max_norm`` out of range.
-      TypeError: ``max_norm`` no number.
+      ValueError, TypeError: ``max_norm`` out of range or no number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,22 +48,16 @@ def clip_by_global_norm(
     References:
       Pascanu et al., `On the difficulty of training Recurrent Neural Networks
       <https://arxiv.org/abs/1211.5063>`_, 2013, Algorithm 1.
+
+    Notes:
+      On CPUs the time to compile grows in proportion to the number of leaves. A chain of scalar
+      additions takes the cube of it.
     """
-    check_scalars(max_norm=max_norm)
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        factor = shortening(global_norm(updates), max_norm)
-        return map_leaves(scale, (updates,), factor=factor)[0], state
-
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return scale_by_global_norm(lambda norm: shortening(norm, max_norm))
 
 
-@computed_in_float32
-@accepts_schedules("max_norm")
-def clip_by_leaf_norm(
-    max_norm: optax.ScalarOrSchedule,
-) -> optax.GradientTransformationExtraArgs:
+@primitive(max_norm=MAX_NORM)
+def clip_by_leaf_norm(max_norm: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     r"""Shortens each leaf of the updates so that its norm is at most a given one.
 
     .. math::
@@ -81,17 +68,15 @@ def clip_by_leaf_norm(
     mean square instead.
 
     Args:
-      max_norm: :math:`c` > 0, in the updates' units: a number, a traced scalar, or a schedule from
-        the update count.
+      max_norm: :math:`c` > 0, in the updates' units.
 
     Returns:
-      A transformation of updates that keeps shapes and units, in the parameters' dtype (the
-      updates' if it gets no parameters). It has no state. The arithmetic is at least float32.
-      An infinite norm gives a leaf of 0 where it is finite and NaN elsewhere, a NaN gives NaN.
+      A transformation of updates that keeps shapes and units, in the parameters' dtype. It has no
+      state. An infinite norm gives a leaf of 0 where it is finite and NaN elsewhere, a NaN gives
+      NaN.
 
     Raises:
-      ValueError: ``max_norm`` out of range.
-      TypeError: ``max_norm`` no number.
+      ValueError, TypeError: ``max_norm`` out of range or no number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,22 +92,24 @@ def clip_by_leaf_norm(
       <https://arxiv.org/abs/1211.5063>`_, 2013, Algorithm 1, leaf by leaf; ``clipnorm`` of Keras's
       optimizers.
     """
-    check_scalars(max_norm=max_norm)
+    return leafwise(_clip, max_norm=max_norm)
+
+
+def scale_by_global_norm(
+    factor_of: Callable[[jax.Array], jax.Array],
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates by a function of their 2-norm over all leaves."""
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        return map_leaves(_clip, (updates,), max_norm=max_norm)[0], state
+        factor = factor_of(sqrt(sum_leaves(_sum_of_squares, updates)))
+        return map_leaves(scale, (updates,), factor=factor)[0], state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 
 
-def global_norm(updates: optax.Updates) -> jax.Array:
-    """The 2-norm over all leaves, in at least float32, of shape ()."""
-    return sqrt(sum_leaves(_sum_of_squares, updates))
-
-
 def scale(u, *, factor):
-    """The leaf times a number, for `map_leaves`."""
+    """Multiplies a leaf by a number, for `map_leaves`."""
     return (u * factor,)
 
 
@@ -131,7 +118,7 @@ def _clip(u, *, max_norm):
 
 
 def shortening(norm, max_norm):
-    """The factor of what has a norm; 1 for a norm of 0, also where the bound is 0."""
+    """Gives the factor that bounds a norm; 1 for a norm of 0, also where the bound is 0."""
     is_long = norm > max_norm
     return jnp.where(
         is_long,

@@ -1,33 +1,25 @@
 """Weight decay that bypasses the moments."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false
-
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import (
-    check_flag,
-    check_has_params,
-    check_real,
-    check_scalars,
-    check_shares,
-    is_off,
+from lion_jax._core.checks import check_has_params, check_real
+from lion_jax._core.kinds import FINITE, FLAG, NON_NEGATIVE, SHARES, is_off
+from lion_jax._core.leafwise import PerLeaf, map_leaves
+from lion_jax._core.rule import number, primitive
+from lion_jax._core.shares import map_shares, shares_of
+from lion_jax._core.types import Mask
+
+MULTIPLIER = FINITE.or_none().trying("1.0", "which leaves the weight decay as it is")
+
+
+@primitive(
+    weight_decay=NON_NEGATIVE.trying("0.1"), mask=SHARES, multiplier=MULTIPLIER, cautious=FLAG
 )
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import PerLeaf, map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax._shares import map_shares, shares_of
-
-
-@computed_in_float32
-@accepts_schedules("weight_decay", "multiplier")
 def add_decoupled_weight_decay(
     weight_decay: optax.ScalarOrSchedule,
-    mask: Any = None,
+    mask: Mask = None,
     *,
     multiplier: optax.ScalarOrSchedule | None = None,
     cautious: bool = False,
@@ -48,19 +40,15 @@ def add_decoupled_weight_decay(
     before the learning rate.
 
     Args:
-      weight_decay: :math:`\lambda` >= 0: a number, a traced scalar, or a schedule from the update
-        count. The number 0 adds nothing and reads no parameters.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("mask", "cautious")``.
-      multiplier: :math:`k`, likewise a number, a traced scalar or a schedule; None is 1. Chained
-        after the learning rate, where updates have changed their sign, it has to be negative.
+      weight_decay: :math:`\lambda` >= 0. The number 0 adds nothing and reads no parameters.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
+      multiplier: :math:`k`; None is 1. After the learning rate, where updates have changed their
+        sign, it has to be negative.
       cautious: whether to decay only where update and parameter agree in sign.
 
     Returns:
-      A transformation of updates that keeps shapes, in the parameters' dtype. The arithmetic is at
-      least float32.
+      A transformation of updates that keeps shapes, in the parameters' dtype.
 
     Raises:
       ValueError: a scalar or a number in the mask out of range; at ``update``, missing parameters.
@@ -68,8 +56,7 @@ def add_decoupled_weight_decay(
         in the cautious form.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> params, updates = jnp.array([2.0, -2.0]), jnp.array([1.0, 1.0])
       >>> for cautious in (False, True):
       ...     tx = lion_jax.add_decoupled_weight_decay(0.25, cautious=cautious)
@@ -82,10 +69,6 @@ def add_decoupled_weight_decay(
       <https://arxiv.org/abs/1711.05101>`_, 2019, Section 2; the cautious form: Chen et al.,
       `Cautious Weight Decay <https://arxiv.org/abs/2510.12402>`_, 2025, Algorithm 1.
     """
-    k = 1.0 if multiplier is None else multiplier
-    check_scalars(weight_decay=weight_decay, multiplier=k)
-    check_shares("mask", mask)
-    check_flag("cautious", cautious)
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
@@ -95,17 +78,17 @@ def add_decoupled_weight_decay(
         if cautious:
             check_real((updates, params), "cautious weight decay")
         decay = _decay_cautiously if cautious else _decay
+        k = 1.0 if multiplier is None else multiplier
         return _map(decay, updates, params, mask, weight_decay=weight_decay, k=k), state
 
     return optax.GradientTransformationExtraArgs(_init_for(mask), update_fn)
 
 
-@computed_in_float32
-@accepts_schedules("learning_rate", "weight_decay")
+@primitive(
+    learning_rate=NON_NEGATIVE.trying("1e-3"), weight_decay=NON_NEGATIVE.trying("0.1"), mask=SHARES
+)
 def apply_proximal_weight_decay(
-    learning_rate: optax.ScalarOrSchedule,
-    weight_decay: optax.ScalarOrSchedule,
-    mask: Any = None,
+    learning_rate: optax.ScalarOrSchedule, weight_decay: optax.ScalarOrSchedule, mask: Mask = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Decays the parameters by a proximal step after the update.
 
@@ -118,18 +101,14 @@ def apply_proximal_weight_decay(
     Chain it after the learning rate.
 
     Args:
-      learning_rate: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update
-        count.
-      weight_decay: :math:`\lambda` >= 0, likewise. The number 0 changes nothing and reads no
-        parameters.
-      mask: which leaves decay, or how much of :math:`\lambda` each gets: a tree of booleans or of
-        numbers >= 0 like the parameters or a prefix of one, or a function from parameters to such a
-        tree, as in :mod:`lion_jax.groups`; None is all of them. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("mask",)``.
+      learning_rate: :math:`\eta` >= 0.
+      weight_decay: :math:`\lambda` >= 0. The number 0 changes nothing and reads no parameters.
+      mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. None is all.
 
     Returns:
       A transformation of updates, learning rate included, that keeps shapes and units, in the
-      parameters' dtype. The arithmetic is at least float32.
+      parameters' dtype.
 
     Raises:
       ValueError: a scalar or a number in the mask out of range; at ``update``, missing parameters.
@@ -148,21 +127,19 @@ def apply_proximal_weight_decay(
       2022, Algorithm 1; Zhuang et al., `Understanding AdamW through Proximal Methods
       <https://arxiv.org/abs/2202.00089>`_, 2022, Section 2.
     """
-    check_scalars(learning_rate=learning_rate, weight_decay=weight_decay)
-    check_shares("mask", mask)
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         if is_off(weight_decay):
             return updates, state
         check_has_params(params, "apply_proximal_weight_decay")
-        shrinkage = learning_rate * weight_decay
+        shrinkage = number(learning_rate) * number(weight_decay)
         return _map(_proximal, updates, params, mask, shrinkage=shrinkage), state
 
     return optax.GradientTransformationExtraArgs(_init_for(mask), update_fn)
 
 
-def _init_for(mask: Any) -> optax.TransformInitFn:
+def _init_for(mask: Mask) -> optax.TransformInitFn:
     """An empty state, once the mask fits the parameters."""
 
     def init_fn(params):
@@ -180,9 +157,9 @@ def _map(decay, updates, params, mask, **hyperparameters):
     return map_shares(decay, updates, (params,), _shares(mask, params), 0, **hyperparameters)
 
 
-def _shares(mask: Any, params: optax.Params) -> PerLeaf:
+def _shares(mask: Mask, params: optax.Params) -> PerLeaf:
     shares = shares_of(mask, params)
-    check_shares("mask", [*shares])
+    SHARES.check("mask", [*shares])
     return shares
 
 

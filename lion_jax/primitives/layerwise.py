@@ -1,35 +1,24 @@
-"""What a whole leaf decides: its rate by trust ratios, its direction by projection."""
-
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false, reportArgumentType=false
+"""Decisions by whole leaves: rates by trust ratios, directions by projection."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sum_of_squares
-from lion_jax._checks import (
-    check_channel_axis,
-    check_has_params,
-    check_mask,
-    check_real,
-    check_scalars,
-    check_scale_clip,
-    check_shares,
-    check_transformation,
-)
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax._shares import shares_of
+from lion_jax._core.arithmetic import sum_of_squares
+from lion_jax._core.checks import check_axis_of_leaves, check_has_params, check_real
+from lion_jax._core.kinds import BOUNDS, CHANNEL_AXIS, MASK, NON_NEGATIVE, SHARES, TRANSFORMATION
+from lion_jax._core.leafwise import leafwise, map_leaves
+from lion_jax._core.rule import primitive
+from lion_jax._core.shares import shares_of
+from lion_jax._core.types import Mask, Scalar
 
 
-@computed_in_float32
+@primitive(scale_clip=BOUNDS)
 def scale_by_trust_ratio(
-    scale_clip: tuple[Any, Any] | None = (0.0, 10.0),
+    scale_clip: tuple[Scalar, Scalar] | None = (0.0, 10.0),
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gives every leaf's update the norm of its parameters, within bounds.
 
@@ -42,12 +31,12 @@ def scale_by_trust_ratio(
     ``optax.scale_by_trust_ratio`` has no upper bound, and its lower one bounds both norms.
 
     Args:
-      scale_clip: :math:`(\phi_l, \phi_u)`, 0 <= low <= high, in the parameters' units; None is
-        (0, infinity). ``static_args`` for ``optax.inject_hyperparams``: ``("scale_clip",)``.
+      scale_clip: :math:`(\phi_l, \phi_u)`, 0 <= low <= high, in the parameters' units; None is (0,
+        infinity).
 
     Returns:
       A transformation of updates that keeps shapes, in the parameters' units and dtype. It has no
-      state. The arithmetic is at least float32.
+      state.
 
     Raises:
       ValueError: bounds out of order; at ``update``, missing parameters.
@@ -64,15 +53,8 @@ def scale_by_trust_ratio(
       You et al., `Large Batch Optimization for Deep Learning <https://arxiv.org/abs/1904.00962>`_,
       2020, Section 3.
     """
-    check_scale_clip("scale_clip", scale_clip)
     low, high = _bounds(scale_clip)
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        check_has_params(params, "scale_by_trust_ratio")
-        return map_leaves(_trust_ratio, (updates,), (params,), low=low, high=high)[0], state
-
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return leafwise(_trust_ratio, params_for="scale_by_trust_ratio", low=low, high=high)
 
 
 def _trust_ratio(u, p, *, low, high):
@@ -80,15 +62,20 @@ def _trust_ratio(u, p, *, low, high):
     return (jnp.where((phi > 0) & (u_norm > 0), _divide(phi, u_norm), 1.0) * u,)
 
 
-@computed_in_float32
-@accepts_schedules("trust_coefficient", "weight_decay")
+@primitive(
+    trust_coefficient=NON_NEGATIVE,
+    weight_decay=NON_NEGATIVE,
+    scale_clip=BOUNDS,
+    weight_decay_mask=SHARES,
+    trust_ratio_mask=MASK,
+)
 def scale_by_lars_ratio(
     trust_coefficient: optax.ScalarOrSchedule = 0.001,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    scale_clip: tuple[Any, Any] | None = None,
+    scale_clip: tuple[Scalar, Scalar] | None = None,
     *,
-    weight_decay_mask: Any = True,
-    trust_ratio_mask: Any = True,
+    weight_decay_mask: Mask = True,
+    trust_ratio_mask: Mask = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gives every leaf a rate of its own, the norm of its parameters over its gradient's.
 
@@ -102,21 +89,17 @@ def scale_by_lars_ratio(
     where either norm is 0. ``optax.lars`` divides by :math:`\lVert g + \lambda \theta \rVert`.
 
     Args:
-      trust_coefficient: :math:`\kappa` >= 0: a number, a traced scalar, or a schedule from the
-        update count.
-      weight_decay: :math:`\lambda` >= 0, likewise.
+      trust_coefficient: :math:`\kappa` >= 0.
+      weight_decay: :math:`\lambda` >= 0.
       scale_clip: the bounds of :math:`\phi`, 0 <= low <= high, in the parameters' units; None is
         (0, infinity).
-      weight_decay_mask: which leaves decay, the others have :math:`\lambda = 0`: a boolean, a tree
-        of them like the parameters or a prefix of one, or a function from parameters to such a
-        tree. Numbers >= 0 in their place say how much of :math:`\lambda` a leaf gets.
-      trust_ratio_mask: which leaves have a rate of their own, the others have :math:`r = 1`;
-        likewise. ``static_args`` for ``optax.inject_hyperparams``: ``("scale_clip",
-        "weight_decay_mask", "trust_ratio_mask")``.
+      weight_decay_mask: which leaves decay, or how much of :math:`\lambda` each gets; see
+        :mod:`lion_jax.groups`. True is all.
+      trust_ratio_mask: which leaves have a rate of their own; the others have :math:`r = 1`.
 
     Returns:
       A transformation from gradients to updates of the same shapes, in the parameters' units and
-      dtype. It has no state. The arithmetic is at least float32.
+      dtype. It has no state.
 
     Raises:
       ValueError: a scalar or bound out of range; at ``update``, missing parameters.
@@ -133,23 +116,17 @@ def scale_by_lars_ratio(
       You et al., `Large Batch Training of Convolutional Networks
       <https://arxiv.org/abs/1708.03888>`_, 2017, Equation 6.
     """
-    check_scalars(trust_coefficient=trust_coefficient, weight_decay=weight_decay)
-    check_scale_clip("scale_clip", scale_clip)
-    check_shares("weight_decay_mask", weight_decay_mask)
-    check_mask("trust_ratio_mask", trust_ratio_mask)
     low, high = _bounds(scale_clip)
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        check_has_params(params, "scale_by_lars_ratio")
+        params = check_has_params(params, "scale_by_lars_ratio")
+        decays = shares_of(weight_decay_mask, params, "weight_decay_mask")
+        adapts = shares_of(trust_ratio_mask, params, "trust_ratio_mask")
         (updates,) = map_leaves(
             _lars_ratio,
             (updates,),
-            (
-                params,
-                shares_of(weight_decay_mask, params, "weight_decay_mask"),
-                shares_of(trust_ratio_mask, params, "trust_ratio_mask"),
-            ),
+            (params, decays, adapts),
             trust_coefficient=trust_coefficient,
             weight_decay=weight_decay,
             low=low,
@@ -169,8 +146,14 @@ def _lars_ratio(g, p, decays, adapts, *, trust_coefficient, weight_decay, low, h
     return (r * (g + weight_decay * p),)
 
 
-@computed_in_float32
-@accepts_schedules("delta", "eps", "weight_decay", "wd_ratio")
+@primitive(
+    inner=TRANSFORMATION.trying("optax.scale_by_adam()", "or optax.trace(0.9)"),
+    delta=NON_NEGATIVE,
+    eps=NON_NEGATIVE,
+    weight_decay=NON_NEGATIVE,
+    wd_ratio=NON_NEGATIVE,
+    channel_axis=CHANNEL_AXIS,
+)
 def project_to_tangent(
     inner: optax.GradientTransformation,
     delta: optax.ScalarOrSchedule = 0.1,
@@ -180,9 +163,10 @@ def project_to_tangent(
     wd_ratio: optax.ScalarOrSchedule = 0.1,
     channel_axis: int = -1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Takes from the updates of scale-invariant weights what would only make them longer.
+    r"""Removes the radial part of the updates of scale-invariant weights.
 
-    Weights before a normalization have gradients at right angles to them. Where the cosine says so,
+    Weights before a normalization have gradients at right angles to them. Where the cosine shows
+    this, the update loses its part along the weights:
 
     .. math::
 
@@ -191,24 +175,24 @@ def project_to_tangent(
       u \leftarrow u - \left(\hat\theta \cdot u\right) \hat\theta, \qquad
       \hat\theta = \frac{\theta}{\lVert \theta \rVert_2 + \varepsilon}
 
-    of the update :math:`u` that the inner transformation makes of the gradient :math:`g`. Every
-    channel is a view; if one of them says no, the whole leaf is the view. Then the decay is added:
-    :math:`u \leftarrow u + \lambda r \theta`, where :math:`r` is 1 without a projection. Leaves of
-    rank 0 and 1 are only decayed.
+    with the gradient :math:`g` and the inner transformation's update :math:`u`. The views are the
+    channels; if one of them fails the test, the whole leaf is the only view. Then the decay is
+    added: :math:`u \leftarrow u + \lambda r \theta`, where :math:`r` is 1 without a projection.
+    Leaves of rank 0 and 1 are only decayed.
 
     Args:
       inner: the transformation from gradients to updates, e.g. ``optax.scale_by_adam()`` for AdamP,
         ``optax.trace(0.9)`` for SGDP. No learning rate.
-      delta: :math:`\delta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      eps: :math:`\varepsilon` >= 0, in the parameters' units, likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise.
-      wd_ratio: :math:`r` >= 0 of projected weights, likewise.
+      delta: :math:`\delta` >= 0.
+      eps: :math:`\varepsilon` >= 0, in the parameters' units.
+      weight_decay: :math:`\lambda` >= 0.
+      wd_ratio: :math:`r` >= 0 of projected weights.
       channel_axis: the axis that tells channels apart: the last for the layouts of JAX, 0 for
-        PyTorch's. ``static_args`` for ``optax.inject_hyperparams``: ``("inner", "channel_axis")``.
+        PyTorch's.
 
     Returns:
       A transformation from gradients to updates of the same shapes, in the parameters' dtype. Its
-      state is the inner one. The arithmetic is at least float32.
+      state is the inner one.
 
     Raises:
       ValueError: a scalar out of range, an axis that a leaf of rank 2 or more does not have; at
@@ -230,14 +214,11 @@ def project_to_tangent(
       Weights <https://arxiv.org/abs/2006.08217>`_, 2021, Algorithms 1 and 2; the authors' package
       ``adamp`` 0.3.0.
     """
-    check_transformation("inner", inner)
-    check_scalars(delta=delta, eps=eps, weight_decay=weight_decay, wd_ratio=wd_ratio)
-    check_channel_axis("channel_axis", channel_axis)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
         check_real(params, "project_to_tangent")
-        check_channel_axis("channel_axis", channel_axis, params)
+        check_axis_of_leaves("channel_axis", channel_axis, params)
         return inner.init(params)
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -252,18 +233,18 @@ def project_to_tangent(
             eps=eps,
             weight_decay=weight_decay,
             wd_ratio=wd_ratio,
-            static=(("channel_axis", int(channel_axis)),),
+            channels=(int(channel_axis),),
         )
         return inner_updates, state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _project(u, g, p, *, delta, eps, weight_decay, wd_ratio, channel_axis):
+def _project(u, g, p, *, delta, eps, weight_decay, wd_ratio, channels):
     if p.ndim < 2:
         return (u + weight_decay * p,)
     layer = tuple(range(p.ndim))
-    channel = tuple(axis for axis in layer if axis != layer[channel_axis])
+    channel = tuple(axis for axis in layer if axis not in {layer[c] for c in channels})
     by_channel, is_by_channel = _project_view(u, g, p, delta, eps, channel)
     by_layer, is_by_layer = _project_view(u, g, p, delta, eps, layer)
     u = jnp.where(is_by_channel, by_channel, jnp.where(is_by_layer, by_layer, u))
@@ -272,7 +253,7 @@ def _project(u, g, p, *, delta, eps, weight_decay, wd_ratio, channel_axis):
 
 
 def _project_view(u, g, p, delta, eps, axes):
-    """The projection within each slice over `axes`, and whether the gradient calls for it."""
+    """Projects within each slice over `axes`, and tells whether the gradient calls for it."""
     dim = math.prod(p.shape[axis] for axis in axes)
     p_norm, g_norm = norm(p, axes), norm(g, axes)
     dot = jnp.sum(p * g, axes, keepdims=True)
@@ -285,14 +266,14 @@ def _project_view(u, g, p, delta, eps, axes):
 
 
 def norm(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    """The 2-norm, over all axes or over some that stay, with a derivative of 0 where it is 0."""
+    """Computes the 2-norm over all axes, or over some, which stay; where it is 0 its slope is 0."""
     squared = sum_of_squares(x, axes, keepdims=axes is not None)
-    # With the root of `_arithmetic` XLA:TPU would move 0.3 more bytes per parameter for LAMB.
+    # With the root of `arithmetic` XLA:TPU would move 0.3 more bytes per parameter for LAMB.
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), squared)
 
 
 def _divide(a: jax.Array, b: jax.Array) -> jax.Array:
-    """A / b, or a where b is 0: finite with its derivatives, for what a `where` then discards."""
+    """Divides a by b, or by 1 where b is 0: finite with its derivatives, for a `where` to drop."""
     return a / _nonzero(b)
 
 
@@ -300,5 +281,5 @@ def _nonzero(b: jax.Array) -> jax.Array:
     return jnp.where(b > 0, b, 1.0)
 
 
-def _bounds(scale_clip: tuple[Any, Any] | None) -> tuple[Any, Any]:
-    return (0.0, math.inf) if scale_clip is None else tuple(scale_clip)
+def _bounds(scale_clip: tuple[Scalar, Scalar] | None) -> Sequence[Scalar]:
+    return (0.0, math.inf) if scale_clip is None else scale_clip

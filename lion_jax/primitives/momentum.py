@@ -1,19 +1,17 @@
-"""Momentum: what the gradients of the past contribute to this update."""
+"""Momentum: the share of past gradients in this update."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false
-
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_dtype, check_real, check_scalars
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax.primitives._moments import zeros_like
+from lion_jax._core.kinds import DECAY_RATE, DTYPE
+from lion_jax._core.leafwise import leafwise, zeros_like
+from lion_jax._core.rule import primitive
+from lion_jax._core.types import DType
 
 
 class InterpolateMomentumState(NamedTuple):
@@ -27,12 +25,9 @@ class InterpolateMomentumState(NamedTuple):
     mu: optax.Updates
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2")
+@primitive(b1=DECAY_RATE, b2=DECAY_RATE, mu_dtype=DTYPE)
 def interpolate_momentum(
-    b1: optax.ScalarOrSchedule = 0.9,
-    b2: optax.ScalarOrSchedule = 0.99,
-    mu_dtype: Any = None,
+    b1: optax.ScalarOrSchedule = 0.9, b2: optax.ScalarOrSchedule = 0.99, mu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Interpolates between a slow momentum and the gradient.
 
@@ -45,16 +40,14 @@ def interpolate_momentum(
     equal to ``b2`` it is the plain exponential moving average of the gradients.
 
     Args:
-      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update: a number, a traced
-        scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum; likewise.
+      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum.
       mu_dtype: dtype that stores the momentum. None keeps the parameters' dtype, but at least
-        float32. ``static_args`` for ``optax.inject_hyperparams``: ``("mu_dtype",)``.
+        float32.
 
     Returns:
-      A transformation from gradients to updates of the same shapes, in the parameters' dtype (the
-      gradients' if it gets no parameters) and in the gradients' units. Its state is an
-      :class:`InterpolateMomentumState`. The arithmetic is at least float32.
+      A transformation from gradients to updates of the same shapes and units, in the parameters'
+      dtype. Its state is an :class:`InterpolateMomentumState`.
 
     Raises:
       ValueError: ``b1`` or ``b2`` outside [0, 1).
@@ -74,18 +67,12 @@ def interpolate_momentum(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
     """
-    check_scalars(b1=b1, b2=b2)
-    check_dtype("mu_dtype", mu_dtype)
-
-    return _momentum(_interpolate, b1, b2, mu_dtype)
+    return leafwise(_interpolate, InterpolateMomentumState, start=_moment(mu_dtype), b1=b1, b2=b2)
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2")
+@primitive(b1=DECAY_RATE, b2=DECAY_RATE, mu_dtype=DTYPE)
 def scale_by_sign_momentum(
-    b1: optax.ScalarOrSchedule = 0.9,
-    b2: optax.ScalarOrSchedule = 0.99,
-    mu_dtype: Any = None,
+    b1: optax.ScalarOrSchedule = 0.9, b2: optax.ScalarOrSchedule = 0.99, mu_dtype: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Replaces each gradient by the sign of its interpolation with the momentum: Lion's update.
 
@@ -97,25 +84,22 @@ def scale_by_sign_momentum(
     with :math:`m_0 = 0` and :math:`\operatorname{sign}(0) = 0`.
 
     Args:
-      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update: a number, a traced
-        scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum; likewise.
+      b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update.
+      b2: :math:`\beta_2` in [0, 1), the decay rate of the momentum.
       mu_dtype: dtype that stores the momentum. None keeps the parameters' dtype, but at least
-        float32. ``static_args`` for ``optax.inject_hyperparams``: ``("mu_dtype",)``.
+        float32.
 
     Returns:
       A transformation from gradients to updates of the same shapes, each entry -1, 0 or 1 without
-      unit, in the parameters' dtype (the gradients' if it gets no parameters). Its state is an
-      :class:`InterpolateMomentumState`.
+      unit, in the parameters' dtype. Its state is an :class:`InterpolateMomentumState`.
 
     Raises:
       ValueError: ``b1`` or ``b2`` outside [0, 1).
       TypeError: ``b1`` or ``b2`` no number, ``mu_dtype`` no floating-point dtype; at ``init`` and
-        ``update``, a complex leaf, which has no sign in the sense of the paper.
+        ``update``, a complex leaf.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> tx = lion_jax.scale_by_sign_momentum()
       >>> state = tx.init(jnp.zeros(3))
       >>> updates, state = tx.update(jnp.array([0.3, -2.0, 0.0]), state)
@@ -126,31 +110,18 @@ def scale_by_sign_momentum(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
     """
-    check_scalars(b1=b1, b2=b2)
-    check_dtype("mu_dtype", mu_dtype)
-    momentum = _momentum(_interpolate_and_sign, b1, b2, mu_dtype)
-
-    def init_fn(params):
-        check_real(params, "scale_by_sign_momentum")
-        return momentum.init(params)
-
-    def update_fn(updates, state, params=None, **extra_args):
-        check_real(updates, "scale_by_sign_momentum")
-        return momentum.update(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leafwise(
+        _sign_of_interpolation,
+        InterpolateMomentumState,
+        real_for="scale_by_sign_momentum",
+        start=_moment(mu_dtype),
+        b1=b1,
+        b2=b2,
+    )
 
 
-def _momentum(leaf_rule, b1, b2, mu_dtype) -> optax.GradientTransformationExtraArgs:
-    def init_fn(params):
-        return InterpolateMomentumState(mu=zeros_like(params, mu_dtype))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        updates, mu = map_leaves(leaf_rule, (updates, state.mu), b1=b1, b2=b2)
-        return updates, InterpolateMomentumState(mu=mu)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+def _moment(mu_dtype: DType | None) -> dict[str, Callable[..., Any]]:
+    return {"mu": functools.partial(zeros_like, dtype=mu_dtype)}
 
 
 def _interpolate(g, m, *, b1, b2):
@@ -172,6 +143,6 @@ def _interpolate(g, m, *, b1, b2):
     return jax.lax.platform_dependent(g, m, cpu=from_new_momentum, default=from_old_momentum)
 
 
-def _interpolate_and_sign(g, m, *, b1, b2):
+def _sign_of_interpolation(g, m, *, b1, b2):
     c, m = _interpolate(g, m, b1=b1, b2=b2)
     return jnp.sign(c), m

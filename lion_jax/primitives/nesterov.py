@@ -1,22 +1,15 @@
 """Adaptive moments that look ahead, as Nesterov momentum does."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false, reportArgumentType=false
-# A count is what optax calls it.
-# pyright: reportIncompatibleMethodOverride=false
-
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sqrt
-from lion_jax._checks import check_real, check_scalars
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax._core.arithmetic import sqrt
+from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE
+from lion_jax._core.leafwise import leafwise
+from lion_jax._core.rule import primitive
 
 
 class ScaleByNesterovAdamState(NamedTuple):
@@ -33,8 +26,7 @@ class ScaleByNesterovAdamState(NamedTuple):
     nu: optax.Updates
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2", "eps")
+@primitive(b1=DECAY_RATE, b2=DECAY_RATE, eps=NON_NEGATIVE)
 def scale_by_nesterov_adam(
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
@@ -53,17 +45,16 @@ def scale_by_nesterov_adam(
     itself.
 
     Args:
-      b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
+      b1: :math:`\beta_1` in [0, 1).
+      b2: :math:`\beta_2` in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
 
     Returns:
       A transformation from gradients to updates of the same shapes, of the order of 1 and without
       unit, in the parameters' dtype. Its state is a :class:`ScaleByNesterovAdamState`.
 
     Raises:
-      ValueError: a hyperparameter out of range.
-      TypeError: a hyperparameter that is no number.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,27 +67,14 @@ def scale_by_nesterov_adam(
       Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, 2021, Section 3.3; the authors'
       package ``adamp`` 0.3.0.
     """
-    check_scalars(b1=b1, b2=b2, eps=eps)
-
-    def init_fn(params):
-        return ScaleByNesterovAdamState(zero(), mu=zeros_like(params), nu=zeros_like(params))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        check_real(updates, "scale_by_nesterov_adam")
-        t = next_count(state.count)
-        updates, mu, nu = map_leaves(
-            _nesterov_adam,
-            (updates, state.mu, state.nu),
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-        )
-        return updates, ScaleByNesterovAdamState(t, mu, nu)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leafwise(
+        _nesterov_adam,
+        ScaleByNesterovAdamState,
+        real_for="scale_by_nesterov_adam",
+        b1=b1,
+        b2=b2,
+        eps=eps,
+    )
 
 
 def _nesterov_adam(g, m, v, *, b1, b2, eps, bias1, bias2):
@@ -114,19 +92,18 @@ class ScaleByAdanState(NamedTuple):
       mu: average of the gradients m, a tree like the parameters, at least float32.
       mu_difference: average of their differences v, likewise.
       nu: average of the squares n, likewise.
-      negative_gradient: the last gradient with its sign reversed, likewise. The difference is then
-        a sum, which compilers write in place; the gradient itself they would copy.
+      negative_gradient: the last gradient with its sign reversed, likewise.
     """
 
     count: jax.Array
     mu: optax.Updates
     mu_difference: optax.Updates
     nu: optax.Updates
+    # Negative, so that the difference is a sum: compilers write it in place, and copy the gradient.
     negative_gradient: optax.Updates
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2", "b3", "eps")
+@primitive(b1=DECAY_RATE, b2=DECAY_RATE, b3=DECAY_RATE, eps=NON_NEGATIVE)
 def scale_by_adan(
     b1: optax.ScalarOrSchedule = 0.98,
     b2: optax.ScalarOrSchedule = 0.92,
@@ -149,18 +126,17 @@ def scale_by_adan(
     one :math:`t`: the first gradient of one that had none before is its own difference.
 
     Args:
-      b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), likewise.
-      b3: :math:`\beta_3` in [0, 1), likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
+      b1: :math:`\beta_1` in [0, 1).
+      b2: :math:`\beta_2` in [0, 1).
+      b3: :math:`\beta_3` in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
 
     Returns:
       A transformation from gradients to updates of the same shapes, without unit, in the
       parameters' dtype. Its state is a :class:`ScaleByAdanState`: four times the parameters.
 
     Raises:
-      ValueError: a hyperparameter out of range.
-      TypeError: a hyperparameter that is no number.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -173,34 +149,11 @@ def scale_by_adan(
       Xie et al., `Adan: Adaptive Nesterov Momentum Algorithm <https://arxiv.org/abs/2208.06677>`_,
       2022, Algorithm 1; the authors' code.
     """
-    check_scalars(b1=b1, b2=b2, b3=b3, eps=eps)
-
-    def init_fn(params):
-        return ScaleByAdanState(zero(), *(zeros_like(params) for _ in range(4)))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        check_real(updates, "scale_by_adan")
-        t = next_count(state.count)
-        updates, *moments = map_leaves(
-            _adan,
-            (updates, *state[1:]),
-            b1=b1,
-            b2=b2,
-            b3=b3,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-            bias3=bias(b3, t),
-            is_first=t == 1,
-        )
-        return updates, ScaleByAdanState(t, *moments)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leafwise(_adan, ScaleByAdanState, real_for="scale_by_adan", b1=b1, b2=b2, b3=b3, eps=eps)
 
 
-def _adan(g, m, v, n, negative_g, *, b1, b2, b3, eps, bias1, bias2, bias3, is_first):
-    delta = jnp.where(is_first, 0, g + negative_g)
+def _adan(g, m, v, n, negative_g, *, t, b1, b2, b3, eps, bias1, bias2, bias3):
+    delta = jnp.where(t == 1, 0, g + negative_g)
     m = b1 * m + (1 - b1) * g
     v = b2 * v + (1 - b2) * delta
     n = b3 * n + (1 - b3) * (g + b2 * delta) ** 2

@@ -1,22 +1,16 @@
 """Adaptive moments that are rectified while they are young."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false, reportArgumentType=false
-# A count is what optax calls it.
-# pyright: reportIncompatibleMethodOverride=false
-
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sqrt
-from lion_jax._checks import check_flag, check_real, check_scalars
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax._core.arithmetic import sqrt
+from lion_jax._core.kinds import DECAY_RATE, FLAG, NON_NEGATIVE
+from lion_jax._core.leafwise import leafwise
+from lion_jax._core.rates import bias
+from lion_jax._core.rule import primitive
 
 
 class ScaleByRectifiedAdamState(NamedTuple):
@@ -33,8 +27,7 @@ class ScaleByRectifiedAdamState(NamedTuple):
     nu: optax.Updates
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2", "eps")
+@primitive(b1=DECAY_RATE, b2=DECAY_RATE, eps=NON_NEGATIVE, force_adaptive_momentum=FLAG)
 def scale_by_rectified_adam(
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
@@ -58,11 +51,11 @@ def scale_by_rectified_adam(
     ``optax.scale_by_radam`` begins to rectify at :math:`\rho_t \ge 5`.
 
     Args:
-      b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count.
-      b2: :math:`\beta_2` in [0, 1), likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
+      b1: :math:`\beta_1` in [0, 1).
+      b2: :math:`\beta_2` in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
       force_adaptive_momentum: whether Adam's direction replaces :math:`\hat m_t` in the first
-        steps. ``static_args`` for ``optax.inject_hyperparams``: ``("force_adaptive_momentum",)``.
+        steps.
 
     Returns:
       A transformation from gradients to updates of the same shapes, in the parameters' dtype; in
@@ -70,8 +63,7 @@ def scale_by_rectified_adam(
       :class:`ScaleByRectifiedAdamState`.
 
     Raises:
-      ValueError: a hyperparameter out of range.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -86,47 +78,37 @@ def scale_by_rectified_adam(
       Liu et al., `On the Variance of the Adaptive Learning Rate and Beyond
       <https://arxiv.org/abs/1908.03265>`_, 2020, Algorithm 2.
     """
-    check_scalars(b1=b1, b2=b2, eps=eps)
-    check_flag("force_adaptive_momentum", force_adaptive_momentum)
-
-    def init_fn(params):
-        return ScaleByRectifiedAdamState(zero(), mu=zeros_like(params), nu=zeros_like(params))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        check_real(updates, "scale_by_rectified_adam")
-        t = next_count(state.count)
-        is_adaptive, rectification = _rectify(b2, t)
-        updates, mu, nu = map_leaves(
-            _rectified_adam,
-            (updates, state.mu, state.nu),
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-            rectification=rectification,
-            is_adaptive=is_adaptive | force_adaptive_momentum,
-        )
-        return updates, ScaleByRectifiedAdamState(t, mu, nu)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leafwise(
+        _rectified_adam,
+        ScaleByRectifiedAdamState,
+        real_for="scale_by_rectified_adam",
+        shared=_rectify,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        is_always_adaptive=force_adaptive_momentum,
+    )
 
 
-def _rectify(b2, t):
-    """Whether rho_t > 4, and the factor that goes with it; 1 before."""
+def _rectified_adam(
+    g, m, v, *, b1, b2, eps, bias1, bias2, is_adaptive, rectification, is_always_adaptive
+):
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g**2
+    m_hat, v_hat = m / bias1, v / bias2
+    is_adaptive |= is_always_adaptive
+    u = jnp.where(is_adaptive, rectification * m_hat / (sqrt(v_hat) + eps), m_hat)
+    return u, m, v
+
+
+def _rectify(t, *, b2, **others):
+    """Computes for all leaves whether rho_t > 4, and the factor that goes with it; 1 before."""
+    del others
     rho_inf = 2 / (1 - b2) - 1
     with jax.numpy_dtype_promotion("standard"):
         rho = rho_inf - 2.0 * t * (1 - bias(b2, t)) / bias(b2, t)
     is_adaptive = rho > 4  # hence rho_inf too
     denominator = (rho_inf - 4) * (rho_inf - 2) * rho
     r2 = (rho - 4) * (rho - 2) * rho_inf / jnp.where(is_adaptive, denominator, 1.0)
-    return is_adaptive, jnp.sqrt(jnp.where(is_adaptive, r2, 1.0))
-
-
-def _rectified_adam(g, m, v, *, b1, b2, eps, bias1, bias2, rectification, is_adaptive):
-    m = b1 * m + (1 - b1) * g
-    v = b2 * v + (1 - b2) * g**2
-    m_hat, v_hat = m / bias1, v / bias2
-    u = jnp.where(is_adaptive, rectification * m_hat / (sqrt(v_hat) + eps), m_hat)
-    return u, m, v
+    rectification = jnp.sqrt(jnp.where(is_adaptive, r2, 1.0))
+    return {"is_adaptive": is_adaptive, "rectification": rectification}

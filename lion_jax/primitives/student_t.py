@@ -1,22 +1,22 @@
 """Adaptive moments robust against outliers."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false, reportArgumentType=false
-# A count is what optax calls it.
-# pyright: reportIncompatibleMethodOverride=false
-
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sqrt
-from lion_jax._checks import check_flag, check_peer, check_real, check_scalars
-from lion_jax._dtypes import at_least_float32, computed_in_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax._schedules import accepts_schedules
-from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax._core.arithmetic import sqrt
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.kinds import DECAY_RATE, FLAG, NON_NEGATIVE, POSITIVE, Number
+from lion_jax._core.leafwise import leafwise, zeros_like
+from lion_jax._core.rule import number, primitive
+
+RATE_OF_PAST = Number(allowed="in [0.5, 1)", contains=lambda x: 0.5 <= x < 1)
+DEGREES_OF_FREEDOM = POSITIVE.or_none().trying(
+    "None", "which is the number of entries of each leaf"
+)
 
 
 class ScaleByStudentTState(NamedTuple):
@@ -38,8 +38,7 @@ class ScaleByStudentTState(NamedTuple):
     nu_max: optax.Updates | None
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2", "eps", "dof")
+@primitive(b1=RATE_OF_PAST, b2=DECAY_RATE, eps=NON_NEGATIVE, dof=DEGREES_OF_FREEDOM, amsgrad=FLAG)
 def scale_by_student_t(
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
@@ -65,22 +64,18 @@ def scale_by_student_t(
     and this is Adam.
 
     Args:
-      b1: :math:`\beta_1` in [0.5, 1): a number, a traced scalar, or a schedule from the update
-        count. Below 0.5 the weight of the past would be negative.
-      b2: :math:`\beta_2` in [0, 1), likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units (beside :math:`v`, in their square),
-        likewise.
-      dof: degrees of freedom :math:`\nu` > 0, likewise; None is :math:`d`.
+      b1: :math:`\beta_1` in [0.5, 1). Below 0.5 the weight of the past would be negative.
+      b2: :math:`\beta_2` in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the gradients' units (beside :math:`v`, in their square).
+      dof: degrees of freedom :math:`\nu` > 0; None is :math:`d`.
       amsgrad: whether the largest :math:`v` so far stands in for :math:`v_t` in :math:`u_t`.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("amsgrad",)``.
 
     Returns:
       A transformation from gradients to updates of the same shapes, without unit, in the
       parameters' dtype. Its state is a :class:`ScaleByStudentTState`.
 
     Raises:
-      ValueError: a hyperparameter out of range.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -96,43 +91,23 @@ def scale_by_student_t(
       Ilboudo et al., `TAdam: A Robust Stochastic Gradient Optimizer
       <https://arxiv.org/abs/2003.00179>`_, 2020, Algorithm 1.
     """
-    check_peer(student_t_b1=("b1", b1))
-    check_scalars(b2=b2, eps=eps)
-    if dof is not None:
-        check_scalars(dof=dof)
-    check_flag("amsgrad", amsgrad)
+    return leafwise(
+        _student_t,
+        ScaleByStudentTState,
+        real_for="scale_by_student_t",
+        start={
+            "total_weight": functools.partial(_first_weight, number(b1)),
+            "nu_max": zeros_like if amsgrad else None,
+        },
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        dof=dof,
+    )
 
-    def init_fn(params):
-        def first_weight(p):
-            return jnp.full((), b1 / (1 - b1), at_least_float32(p))
 
-        return ScaleByStudentTState(
-            zero(),
-            mu=zeros_like(params),
-            nu=zeros_like(params),
-            total_weight=jax.tree.map(first_weight, params),
-            nu_max=zeros_like(params) if amsgrad else None,
-        )
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        check_real(updates, "scale_by_student_t")
-        t = next_count(state.count)
-        written = (updates, state.mu, state.nu, state.total_weight)
-        updates, *moments = map_leaves(
-            _student_t,
-            (*written, state.nu_max) if amsgrad else written,
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-            **({} if dof is None else {"dof": dof}),
-        )
-        mu, nu, total_weight, nu_max = moments if amsgrad else (*moments, None)
-        return updates, ScaleByStudentTState(t, mu, nu, total_weight, nu_max)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+def _first_weight(b1, p):
+    return jnp.full((), b1 / (1 - b1), at_least_float32(p))
 
 
 def _student_t(g, m, v, total, *nu_max, b1, b2, eps, bias1, bias2, dof=None):

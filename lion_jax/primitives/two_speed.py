@@ -1,23 +1,29 @@
 """Adaptive moments of two speeds."""
 
-# A schedule never reaches the body of a factory: accepts_schedules has made it a number.
-# pyright: reportOperatorIssue=false, reportArgumentType=false
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_peer, check_positive_integer, check_scalars
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._schedules import accepts_schedules
+from lion_jax._core.counters import next_count
+from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, Number, integer
+from lion_jax._core.rule import number, primitive
 from lion_jax.primitives._adam import scale_by_two_speeds
-from lion_jax.primitives._moments import next_count
 
+WARMUP_STEPS = integer().or_none().trying("10_000")
+_WARM_RATE = Number(
+    allowed="in (0, 1) with warmup_steps", contains=lambda x: 0 < x < 1, remedy="0.9"
+)
 _SMALLEST = float(jnp.finfo(jnp.float32).tiny)
 
 
-@computed_in_float32
-@accepts_schedules("b1", "b2", "b3", "alpha", "eps")
+@primitive(
+    b1=DECAY_RATE,
+    b2=DECAY_RATE,
+    b3=DECAY_RATE,
+    alpha=NON_NEGATIVE,
+    eps=NON_NEGATIVE,
+    warmup_steps=WARMUP_STEPS,
+)
 def scale_by_ademamix(
     b1: optax.ScalarOrSchedule = 0.9,
     b2: optax.ScalarOrSchedule = 0.999,
@@ -49,22 +55,19 @@ def scale_by_ademamix(
     :math:`\beta_3` is a float32 number, so that :math:`1 - 0.9999` is right to 1e-3 only.
 
     Args:
-      b1: :math:`\beta_1` in [0, 1): a number, a traced scalar, or a schedule from the update count;
-        with ``warmup_steps`` it must be positive.
-      b2: :math:`\beta_2` in [0, 1), likewise.
-      b3: :math:`\beta_3` in [0, 1), likewise; with ``warmup_steps`` it must be positive.
-      alpha: :math:`\alpha` >= 0, the weight of the slow average, likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
-      warmup_steps: :math:`T` >= 1, in updates; None has full speeds at once. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("warmup_steps",)``.
+      b1: :math:`\beta_1` in [0, 1); with ``warmup_steps`` it must be positive.
+      b2: :math:`\beta_2` in [0, 1).
+      b3: :math:`\beta_3` in [0, 1); with ``warmup_steps`` it must be positive.
+      alpha: :math:`\alpha` >= 0, the weight of the slow average.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      warmup_steps: :math:`T` >= 1, in updates; None has full speeds at once.
 
     Returns:
       A transformation from gradients to updates of the same shapes, without unit, in the
       parameters' dtype. Its state is optax's ``ScaleByAdemamixState``: ``m1``, ``m2`` and ``nu``.
 
     Raises:
-      ValueError: a hyperparameter out of range.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,27 +80,25 @@ def scale_by_ademamix(
       Pagliardini et al., `The AdEMAMix Optimizer <https://arxiv.org/abs/2409.03137>`_, 2024,
       Section 3 and Appendix A.1.
     """
-    check_scalars(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps)
     if warmup_steps is None:
-        return optax.with_extra_args_support(scale_by_two_speeds(b1, b2, b3, alpha, eps))
-    check_positive_integer("warmup_steps", warmup_steps, remedy=10_000)
-    check_peer(warmup_rate=("b1", b1))
-    check_peer(warmup_rate=("b3", b3))
+        return scale_by_two_speeds(b1, b2, b3, alpha, eps)
+    for name, b in {"b1": b1, "b3": b3}.items():
+        _WARM_RATE.check(name, b)
 
     def done(count):
-        """The share t / T of the warm-up after this update, at most 1."""
+        """Gives the share t / T of the warm-up after this update, at most 1."""
         t = next_count(count)
         with jax.numpy_dtype_promotion("standard"):  # counts beside floats
             return jnp.where(t < warmup_steps, t * (1 / warmup_steps), 1.0)
 
     def warm_alpha(count):
-        return alpha * done(count)
+        return number(alpha) * done(count)
 
     def warm_b3(count):
         # Traced numbers may be 0, of which the logarithm is infinite.
-        log_b1, log_b3 = (jnp.log(jnp.maximum(b, _SMALLEST)) for b in (b1, b3))
+        log_b1, log_b3 = (jnp.log(jnp.maximum(number(b), _SMALLEST)) for b in (b1, b3))
         s = done(count)
         warm = jnp.exp(log_b1 * log_b3 / ((1 - s) * log_b3 + s * log_b1))
-        return jnp.where(s < 1, jnp.minimum(warm, b3), b3)
+        return jnp.where(s < 1, jnp.minimum(warm, number(b3)), number(b3))
 
-    return optax.with_extra_args_support(scale_by_two_speeds(b1, b2, warm_b3, warm_alpha, eps))
+    return scale_by_two_speeds(b1, b2, warm_b3, warm_alpha, eps)

@@ -1,20 +1,16 @@
-"""Where pylocron departs from every paper. Links of a chain, not public ones."""
-
-# A count is what optax calls it.
-# pyright: reportIncompatibleMethodOverride=false
+"""Links of chains where pylocron departs from every paper; not public."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._arithmetic import sqrt
-from lion_jax._checks import check_has_params
-from lion_jax._leafwise import map_leaves, of_leaves
-from lion_jax.compat._moments import Scalar
-from lion_jax.primitives._moments import bias, next_count, zero, zeros_like
+from lion_jax._core.arithmetic import sqrt
+from lion_jax._core.checks import check_has_params
+from lion_jax._core.leafwise import leafwise, map_leaves, of_leaves, zeros_like
+from lion_jax._core.types import Scalar
 from lion_jax.primitives.layerwise import norm
 
 
@@ -99,35 +95,17 @@ class ScaleByForgetfulAdanState(NamedTuple):
     mu: optax.Updates
     mu_difference: optax.Updates
     nu: optax.Updates
-    nu_max: Any
+    nu_max: optax.Updates | None
 
 
 def scale_by_forgetful_adan(
-    b1: Any, b2: Any, b3: Any, eps: Any, *, amsgrad: bool
+    b1: Scalar, b2: Scalar, b3: Scalar, eps: Scalar, *, amsgrad: bool
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adan's direction where the last gradient is always 0: :math:`\Delta_t = g_t`."""
-
-    def init_fn(params):
-        m, v, n = (zeros_like(params) for _ in range(3))
-        return ScaleByForgetfulAdanState(zero(), m, v, n, zeros_like(params) if amsgrad else None)
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        t = next_count(state.count)
-        updates, *moments = map_leaves(
-            _forgetful_adan,
-            (updates, *(state[1:] if amsgrad else state[1:-1])),
-            b1=b1,
-            b2=b2,
-            b3=b3,
-            eps=eps,
-            bias1=bias(b1, t),
-            bias2=bias(b2, t),
-            bias3=bias(b3, t),
-        )
-        return updates, ScaleByForgetfulAdanState(t, *(moments if amsgrad else [*moments, None]))
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    start = {"nu_max": zeros_like if amsgrad else None}
+    return leafwise(
+        _forgetful_adan, ScaleByForgetfulAdanState, start=start, b1=b1, b2=b2, b3=b3, eps=eps
+    )
 
 
 def _forgetful_adan(g, m, v, n, *n_max, b1, b2, b3, eps, bias1, bias2, bias3):

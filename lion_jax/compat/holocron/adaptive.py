@@ -2,19 +2,26 @@
 
 import optax
 
-from lion_jax._checks import check_flag, check_numbers, check_peer
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
-from lion_jax.compat._moments import Betas, Scalar, refuse_complex, scale_by_amsgrad, unpack_betas
+from lion_jax._core.kinds import DECAY_RATE, FLAG, NON_NEGATIVE
+from lion_jax._core.kinds import betas as betas_of
+from lion_jax._core.rule import chain, optimizer, takes
+from lion_jax._core.types import Betas, Scalar
+from lion_jax.compat._moments import (
+    ADAM,
+    refuse_complex,
+    scale_by_amsgrad,
+)
 from lion_jax.compat.holocron._links import project_by_signed_cosine, scale_by_forgetful_adan
 from lion_jax.optimizers import adaptive
 from lion_jax.primitives._adam import scale_by_adam, scale_by_belief
 from lion_jax.primitives.decay import add_decoupled_weight_decay, apply_proximal_weight_decay
+from lion_jax.primitives.student_t import DEGREES_OF_FREEDOM, RATE_OF_PAST
 from lion_jax.primitives.two_speed import scale_by_ademamix
 
+THREE_BETAS = betas_of(DECAY_RATE, DECAY_RATE, DECAY_RATE)
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
+
+@optimizer(**ADAM, amsgrad=FLAG)
 def adabelief(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -31,22 +38,20 @@ def adabelief(
       \theta_t &= \theta_{t-1} - \eta_t \frac{m_t}{1 - \beta_1^t} \Big/
         \left(\sqrt{\frac{s_t}{1 - \beta_2^t}} + \varepsilon\right)
 
-    Departs from the paper: no :math:`\varepsilon` in :math:`s_t`, and a coupled weight decay.
+    It departs from the paper: no :math:`\varepsilon` in :math:`s_t`, and a coupled weight decay.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
       amsgrad: whether the largest second moment so far stands in for the present one.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "amsgrad")``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,12 +64,9 @@ def adabelief(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.AdaBelief``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    check_flag("amsgrad", amsgrad)
-    b1, b2 = unpack_betas(betas)
+    b1, b2 = betas
     belief = scale_by_belief(b1, b2, eps, eps_root=0.0)
-    return optax.chain(
+    return chain(
         refuse_complex("holocron.adabelief"),
         add_decoupled_weight_decay(weight_decay),
         scale_by_amsgrad(b1, b2, eps, belief=True) if amsgrad else belief,
@@ -72,8 +74,7 @@ def adabelief(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "eps", "weight_decay", "delta")
+@optimizer(**ADAM, amsgrad=FLAG, delta=NON_NEGATIVE.constant())
 def adamp(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -89,25 +90,23 @@ def adamp(
       \theta_t = \theta_{t-1} - \eta_t \Pi(u_t)
 
     with Adam's direction :math:`u_t`, and :math:`\Pi` its projection at right angles to
-    :math:`\theta` where :math:`\cos(\theta, g) < \delta / \sqrt{d}`.
-    Departs from the paper: the cosine keeps its sign, and whole leaves of any rank are projected,
-    so that a leaf of one entry can freeze; a coupled weight decay.
+    :math:`\theta` where :math:`\cos(\theta, g) < \delta / \sqrt{d}`. It departs from the paper: the
+    cosine keeps its sign, and whole leaves of any rank are projected, so that a leaf of one entry
+    can freeze; a coupled weight decay.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
       amsgrad: whether the largest second moment so far stands in for the present one.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "amsgrad")``.
-      delta: :math:`\delta` >= 0: a number or a traced scalar.
+      delta: :math:`\delta` >= 0.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -120,13 +119,9 @@ def adamp(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.AdamP``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    check_numbers(delta=delta)
-    check_flag("amsgrad", amsgrad)
-    b1, b2 = unpack_betas(betas)
+    b1, b2 = betas
     adam = scale_by_amsgrad if amsgrad else scale_by_adam
-    return optax.chain(
+    return chain(
         refuse_complex("holocron.adamp"),
         add_decoupled_weight_decay(weight_decay),
         project_by_signed_cosine(adam(b1, b2, eps), delta, eps),
@@ -134,11 +129,10 @@ def adamp(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
+@optimizer(**ADAM | {"betas": THREE_BETAS}, amsgrad=FLAG)
 def adan(
     lr: optax.ScalarOrSchedule = 1e-3,
-    betas: tuple[Scalar, Scalar, Scalar] = (0.98, 0.92, 0.99),
+    betas: Betas = (0.98, 0.92, 0.99),
     eps: Scalar = 1e-8,
     weight_decay: Scalar = 0.0,
     amsgrad: bool = False,
@@ -149,24 +143,22 @@ def adan(
 
       \theta_t = \frac{\theta_{t-1} - \eta_t u_t}{1 + \eta_t \lambda}
 
-    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_adan`.
-    Departs from the paper: the last gradient is never stored, so that :math:`\Delta_t = g_t`, and
-    the weight decay is applied twice, to the gradient and to the weights.
+    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_adan`. It departs from
+    the paper: the last gradient is never stored, so that :math:`\Delta_t = g_t`, and the weight
+    decay is applied twice, to the gradient and to the weights.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2, \beta_3)`, each in [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2, \beta_3)`, each in [0, 1).
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled and proximal.
       amsgrad: whether the largest second moment so far stands in for the present one.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "amsgrad")``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -179,11 +171,8 @@ def adan(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.Adan``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    check_flag("amsgrad", amsgrad)
-    b1, b2, b3 = unpack_betas(betas, 3)
-    return optax.chain(
+    b1, b2, b3 = betas
+    return chain(
         refuse_complex("holocron.adan"),
         add_decoupled_weight_decay(weight_decay),
         scale_by_forgetful_adan(b1, b2, b3, eps, amsgrad=amsgrad),
@@ -192,11 +181,10 @@ def adan(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "alpha", "eps", "weight_decay")
+@optimizer(**ADAM | {"betas": THREE_BETAS}, alpha=NON_NEGATIVE.constant())
 def ademamix(
     lr: optax.ScalarOrSchedule = 1e-3,
-    betas: tuple[Scalar, Scalar, Scalar] = (0.9, 0.999, 0.9999),
+    betas: Betas = (0.9, 0.999, 0.9999),
     alpha: Scalar = 5.0,
     eps: Scalar = 1e-8,
     weight_decay: Scalar = 0.0,
@@ -208,22 +196,20 @@ def ademamix(
       \theta_t = \theta_{t-1} - \eta_t u_t
 
     with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_ademamix`.
-    Departs from the paper: a coupled weight decay, and no warm-up.
+    It departs from the paper: a coupled weight decay, and no warm-up.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2, \beta_3)`, each in [0, 1): numbers or traced scalars.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas",)``.
-      alpha: :math:`\alpha` >= 0, the weight of the slow momentum: a number or a traced scalar.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2, \beta_3)`, each in [0, 1).
+      alpha: :math:`\alpha` >= 0, the weight of the slow momentum.
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -236,18 +222,19 @@ def ademamix(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.AdEMAMix``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    check_numbers(alpha=alpha)
-    b1, b2, b3 = unpack_betas(betas, 3)
-    return optax.chain(
+    b1, b2, b3 = betas
+    return chain(
         add_decoupled_weight_decay(weight_decay),
         scale_by_ademamix(b1, b2, b3, alpha, eps),
         optax.scale_by_learning_rate(lr),
     )
 
 
-@computed_in_float32
+@takes(
+    **ADAM | {"betas": betas_of(RATE_OF_PAST, DECAY_RATE)},
+    amsgrad=FLAG,
+    dof=DEGREES_OF_FREEDOM.constant(),
+)
 def tadam(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -258,23 +245,21 @@ def tadam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``TAdam`` of pylocron.
 
-    As :func:`lion_jax.tadam`, under the peer's names; leaves of rank 0 work here.
+    It is :func:`lion_jax.tadam` under the peer's names. Leaves of rank 0 work here.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, in [0.5, 1) and [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, in [0.5, 1) and [0, 1).
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
       amsgrad: whether the largest second moment so far stands in for the present one.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "amsgrad")``.
       dof: degrees of freedom > 0; None is the number of entries of each leaf.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -287,8 +272,5 @@ def tadam(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.TAdam``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    b1, b2 = unpack_betas(betas)
-    check_peer(student_t_b1=("betas[0]", b1))
+    b1, b2 = betas
     return adaptive.tadam(lr, b1, b2, eps, weight_decay, dof=dof, amsgrad=amsgrad)

@@ -2,16 +2,16 @@
 
 import optax
 
-from lion_jax._checks import check_nesterov, check_numbers, check_peer, check_scale_clip
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax._core.kinds import BOUNDS, DECAY_RATE, FLAG, FRACTION, check_nesterov
+from lion_jax._core.rule import chain, optimizer, takes
+from lion_jax._core.types import Betas, Scalar
 from lion_jax.compat._moments import (
-    Betas,
-    Scalar,
+    ADAM,
+    LEARNING_RATE,
+    WEIGHT_DECAY,
     heavy_ball,
     refuse_complex,
     scale_by_undebiased_adam,
-    unpack_betas,
 )
 from lion_jax.compat.holocron._links import scale_by_outer_lars_ratio
 from lion_jax.optimizers import layerwise
@@ -19,8 +19,7 @@ from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.layerwise import scale_by_trust_ratio
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
+@optimizer(**ADAM, scale_clip=BOUNDS)
 def lamb(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -36,22 +35,20 @@ def lamb(
       \theta_t &= \theta_{t-1} - \eta_t \frac{\phi(\lVert \theta_{t-1} \rVert)}{\lVert u_t \rVert}
       u_t
 
-    Departs from the paper: no bias correction of the moments.
+    It departs from the paper: no bias correction of the moments.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, part of the update that the ratio scales.
       scale_clip: bounds of the parameters' norm, 0 <= low <= high; None is (0, 10).
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas", "scale_clip")``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,10 +61,8 @@ def lamb(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.LAMB``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    b1, b2 = unpack_betas(betas)
-    return optax.chain(
+    b1, b2 = betas
+    return chain(
         refuse_complex("holocron.lamb"),
         scale_by_undebiased_adam(b1, b2, eps),
         add_decoupled_weight_decay(weight_decay),
@@ -76,8 +71,14 @@ def lamb(
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "momentum", "dampening", "weight_decay")
+@optimizer(
+    lr=LEARNING_RATE,
+    momentum=DECAY_RATE.constant(),
+    dampening=FRACTION.constant(),
+    weight_decay=WEIGHT_DECAY,
+    nesterov=FLAG,
+    scale_clip=BOUNDS,
+)
 def lars(
     lr: optax.ScalarOrSchedule = 1e-3,
     momentum: Scalar = 0.0,
@@ -96,24 +97,22 @@ def lars(
         {\lVert g_t \rVert + \lambda \lVert \theta_{t-1} \rVert} b_t
 
     with :math:`d_t + \mu b_t` in the place of :math:`b_t` for Nesterov's momentum.
-    Departs from the paper: the ratio stands outside the momentum and has no coefficient, and
+    It departs from the paper: the ratio stands outside the momentum and has no coefficient, and
     ``scale_clip`` is never read.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      momentum: :math:`\mu` in [0, 1): a number or a traced scalar.
-      dampening: :math:`\tau` in [0, 1], likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise.
+      lr: :math:`\eta` >= 0.
+      momentum: :math:`\mu` in [0, 1).
+      dampening: :math:`\tau` in [0, 1].
+      weight_decay: :math:`\lambda` >= 0.
       nesterov: whether the momentum is Nesterov's. Needs a positive momentum and no dampening.
       scale_clip: bounds that change nothing, 0 <= low <= high.
-        ``static_args`` for ``optax.inject_hyperparams``: ``("nesterov", "scale_clip")``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -126,17 +125,14 @@ def lars(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.LARS``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(momentum=momentum, dampening=dampening, weight_decay=weight_decay)
     check_nesterov(nesterov, momentum, dampening)
-    check_scale_clip("scale_clip", scale_clip)
-    return optax.chain(
+    return chain(
         scale_by_outer_lars_ratio(heavy_ball(momentum, dampening, nesterov), weight_decay),
         optax.scale_by_learning_rate(lr),
     )
 
 
-@computed_in_float32
+@takes(**ADAM, force_adaptive_momentum=FLAG, scale_clip=BOUNDS)
 def ralars(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -147,25 +143,22 @@ def ralars(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``RaLars`` of pylocron.
 
-    As :func:`lion_jax.ralars`, under the peer's names: rectified Adam with LAMB's ratio.
+    It is :func:`lion_jax.ralars` under the peer's names: rectified Adam with LAMB's ratio.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0: a number or a traced scalar.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, part of the update that the ratio scales.
       force_adaptive_momentum: whether Adam's direction replaces the plain momentum in the first
         steps.
       scale_clip: bounds of the parameters' norm, 0 <= low <= high; None is (0, 10).
-        ``static_args`` for ``optax.inject_hyperparams``: ``("betas",
-        "force_adaptive_momentum", "scale_clip")``.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
 
     Raises:
-      ValueError: a hyperparameter out of range; at ``update``, missing parameters.
-      TypeError: a hyperparameter of the wrong type.
+      ValueError, TypeError: a hyperparameter out of range or of the wrong type; missing parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -178,9 +171,7 @@ def ralars(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.RaLars``.
     """
-    check_peer(learning_rate=("lr", lr))
-    check_numbers(eps=eps, weight_decay=weight_decay)
-    b1, b2 = unpack_betas(betas)
+    b1, b2 = betas
     return layerwise.ralars(
         lr,
         b1,

@@ -4,12 +4,14 @@ import math
 
 import optax
 
-from lion_jax._checks import check_number, check_positive_integer, check_transformation
+from lion_jax._core.kinds import FRACTION, TRANSFORMATION, integer
+from lion_jax._core.rule import takes
+from lion_jax._core.types import Scalar
 from lion_jax.combinators.lookahead import lookahead as core_lookahead
 from lion_jax.combinators.scout import scout_with
-from lion_jax.compat._moments import Scalar
 
 
+@takes(inner=TRANSFORMATION, sync_rate=FRACTION.constant(), sync_period=integer())
 def lookahead(
     inner: optax.GradientTransformation, sync_rate: Scalar = 0.5, sync_period: int = 6
 ) -> optax.GradientTransformationExtraArgs:
@@ -17,9 +19,8 @@ def lookahead(
 
     Args:
       inner: the transformation that moves the fast weights.
-      sync_rate: :math:`\alpha` in [0, 1]: a number or a traced scalar.
-      sync_period: k >= 1, in steps. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("inner", "sync_period")``.
+      sync_rate: :math:`\alpha` in [0, 1].
+      sync_period: k >= 1, in steps.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -36,23 +37,22 @@ def lookahead(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.wrapper.Lookahead``.
     """
-    check_number("slow_step_size", sync_rate, alias="sync_rate")
     return core_lookahead(inner, sync_period, sync_rate)
 
 
+@takes(inner=TRANSFORMATION, sync_rate=FRACTION.constant(), sync_period=integer())
 def scout(
     inner: optax.GradientTransformation, sync_rate: Scalar = 0.5, sync_period: int = 6
 ) -> optax.GradientTransformationExtraArgs:
     r"""``Scout`` of pylocron.
 
-    Departs from :func:`lion_jax.scout`: a single entry that does not move, or a period of 1, makes
-    the coherence 0 / 0, and then all fast weights return to the slow ones, which stay.
+    It departs from :func:`lion_jax.scout`: a single entry that does not move, or a period of 1,
+    makes the coherence 0 / 0, and then all fast weights return to the slow ones, which stay.
 
     Args:
       inner: the transformation that moves the fast weights.
-      sync_rate: the least slow step, in [0, 1]: a number or a traced scalar.
-      sync_period: k >= 1, in steps. ``static_args`` for ``optax.inject_hyperparams``:
-        ``("inner", "sync_period")``.
+      sync_rate: the least slow step, in [0, 1].
+      sync_period: k >= 1, in steps.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -71,7 +71,4 @@ def scout(
     References:
       `pylocron <https://github.com/frgfm/Holocron>`_ 0.3.0, ``holocron.optim.wrapper.Scout``.
     """
-    check_transformation("inner", inner)
-    check_positive_integer("sync_period", sync_period, remedy=6)
-    check_number("min_slow_step_size", sync_rate, alias="sync_rate")
     return scout_with(inner, sync_period, sync_rate, standstill=math.nan)

@@ -1,4 +1,4 @@
-"""What PyTorch's schedules are made of."""
+"""Parts of PyTorch's schedules."""
 
 import math
 from typing import Any
@@ -9,19 +9,19 @@ import numpy as np
 
 
 def as_float(x: jax.typing.ArrayLike) -> jax.Array:
-    """As wide as floats go. A quotient of int32 counts would be float32 even under x64."""
+    """Makes a float, as wide as they go: a quotient of int32 counts would be float32 under x64."""
     return jnp.asarray(x, jnp.result_type(float))
 
 
 def as_count(count: jax.typing.ArrayLike) -> jax.Array:
-    """At least int32, so that the bounds of a schedule fit beside it."""
+    """Widens a count to at least int32, so that the bounds of a schedule fit beside it."""
     count = jnp.asarray(count)
     is_short = jnp.issubdtype(count.dtype, jnp.integer) and count.dtype.itemsize < 4
     return count.astype(jnp.int32) if is_short else count
 
 
 def power(base: Any, exponent: jax.Array) -> jax.Array:
-    """`base` to the power of a count; a number is rounded to float32 only after it is raised."""
+    """Raises `base` to the power of a count; a number is rounded to float32 only after that."""
     exponent = as_float(exponent)
     if isinstance(base, jax.Array) or base == 0:
         return base**exponent

@@ -11,11 +11,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_choice, check_flag, check_number, check_positive_integer
-from lion_jax.compat._moments import Scalar
+from lion_jax._core.kinds import DECAY_RATE, FLAG, FRACTION, NON_NEGATIVE, POSITIVE, choice, integer
+from lion_jax._core.rule import takes
+from lion_jax._core.types import Scalar
 from lion_jax.compat.torch._annealing import as_float, half_cosine
 
+_CYCLE = {
+    "total_steps": integer().or_none().trying("1000"),
+    "epochs": integer().or_none().trying("10"),
+    "steps_per_epoch": integer().or_none().trying("100"),
+    "pct_start": FRACTION.constant(),
+    "anneal_strategy": choice("cos", "linear"),
+    "three_phase": FLAG,
+}
 
+
+@takes(
+    max_lr=NON_NEGATIVE.constant().trying("0.1"),
+    div_factor=POSITIVE.constant(),
+    final_div_factor=POSITIVE.constant(),
+    **_CYCLE,
+)
 def one_cycle_lr(
     max_lr: Scalar,
     total_steps: int | None = None,
@@ -30,9 +46,10 @@ def one_cycle_lr(
 ) -> optax.Schedule:
     r"""``OneCycleLR``: up to the largest learning rate, and down to next to nothing.
 
-    From :math:`\eta_0 = \eta / d` at count 0 to :math:`\eta` at :math:`p = \rho T - 1`, then to
-    :math:`\eta_0 / f` at :math:`T - 1`; with three phases first back to :math:`\eta_0` at
-    :math:`2p`. From count :math:`a` to :math:`b` the rate goes from :math:`x` to :math:`y` as
+    The rate goes from :math:`\eta_0 = \eta / d` at count 0 to :math:`\eta` at
+    :math:`p = \rho T - 1`, then to :math:`\eta_0 / f` at :math:`T - 1`; with three phases it first
+    goes back to :math:`\eta_0` at :math:`2p`. From count :math:`a` to :math:`b` it goes from
+    :math:`x` to :math:`y` as
 
     .. math::
 
@@ -41,20 +58,19 @@ def one_cycle_lr(
 
     Bounds may be fractions. ``optax.cosine_onecycle_schedule`` peaks and ends a step later. After
     its last step torch goes one step beyond the cycle, below 0 if linear, and then raises; here the
-    last rate stays. Where it divides by zero, :math:`\rho T = 1`, this begins with the peak.
-    torch cycles the momentum too, unless ``cycle_momentum=False``, which has no counterpart here:
-    see :func:`one_cycle_momentum`.
+    last rate stays. Where torch divides by zero, :math:`\rho T = 1`, this begins with the peak.
+    torch cycles the momentum too, unless ``cycle_momentum=False``: here
+    :func:`one_cycle_momentum` does.
 
     Args:
-      max_lr: :math:`\eta` >= 0: a number or a traced scalar.
+      max_lr: :math:`\eta` >= 0.
       total_steps: :math:`T` >= 1, in counts of updates.
       epochs: :math:`T` is their product with ``steps_per_epoch`` if it is not given itself.
       steps_per_epoch: see ``epochs``.
-      pct_start: :math:`\rho` in [0, 1], the share of the steps on the way up: a number or a traced
-        scalar.
+      pct_start: :math:`\rho` in [0, 1], the share of the steps on the way up.
       anneal_strategy: ``"cos"`` or ``"linear"``.
-      div_factor: :math:`d` > 0: a number or a traced scalar.
-      final_div_factor: :math:`f` > 0, likewise.
+      div_factor: :math:`d` > 0.
+      final_div_factor: :math:`f` > 0.
       three_phase: whether the way down has two parts.
 
     Returns:
@@ -76,10 +92,6 @@ def one_cycle_lr(
       Smith and Topin, `Super-Convergence: Very Fast Training of Neural Networks Using Large
       Learning Rates <https://arxiv.org/abs/1708.07120>`_, 2017.
     """
-    check_number("learning_rate", max_lr, alias="max_lr")
-    check_number("div_factor", div_factor)
-    check_number("final_div_factor", final_div_factor)
-    check_flag("three_phase", three_phase)
     total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
     initial_lr = max_lr / div_factor
     back = [initial_lr] if three_phase else []
@@ -87,6 +99,7 @@ def one_cycle_lr(
     return _one_cycle(rates, total_steps, pct_start, anneal_strategy)
 
 
+@takes(base_momentum=DECAY_RATE.constant(), max_momentum=DECAY_RATE.constant(), **_CYCLE)
 def one_cycle_momentum(
     total_steps: int | None = None,
     epochs: int | None = None,
@@ -98,21 +111,21 @@ def one_cycle_momentum(
     max_momentum: Scalar = 0.95,
     three_phase: bool = False,
 ) -> optax.Schedule:
-    """What ``OneCycleLR`` makes of the momentum: low where the learning rate is high.
+    """``OneCycleLR``'s schedule of the momentum: low where the learning rate is high.
 
-    The counterpart of :func:`one_cycle_lr`, between the same counts: down to ``base_momentum`` at
-    the peak and back. Unless ``cycle_momentum=False``, torch sets the momentum of SGD so even where
+    It goes between the counts of :func:`one_cycle_lr`: down to ``base_momentum`` at the peak of the
+    rate and back. Unless ``cycle_momentum=False``, torch sets the momentum of SGD so even where
     it was 0, and ``betas[0]`` of Adam.
 
     Args:
-      total_steps: as for :func:`one_cycle_lr`, like all but the next two.
-      epochs: likewise.
-      steps_per_epoch: likewise.
-      pct_start: likewise.
-      anneal_strategy: likewise.
-      base_momentum: in [0, 1), at the peak of the learning rate: a number or a traced scalar.
-      max_momentum: in [0, 1), at both ends, likewise.
-      three_phase: likewise; the third phase stays at ``max_momentum``.
+      total_steps: as in :func:`one_cycle_lr`.
+      epochs: as there.
+      steps_per_epoch: as there.
+      pct_start: as there.
+      anneal_strategy: as there.
+      base_momentum: in [0, 1), at the peak of the learning rate.
+      max_momentum: in [0, 1), at both ends.
+      three_phase: as there; the third phase stays at ``max_momentum``.
 
     Returns:
       A schedule from the count to the momentum, for ``optax.inject_hyperparams``.
@@ -123,16 +136,14 @@ def one_cycle_momentum(
     Example:
       >>> import jax.numpy as jnp, optax
       >>> from lion_jax import compat
-      >>> tx = optax.inject_hyperparams(compat.torch.sgd, static_args=("nesterov",))(
+      >>> sgd = compat.torch.sgd
+      >>> tx = optax.inject_hyperparams(sgd, static_args=sgd.static_args)(
       ...     lr=compat.torch.one_cycle_lr(0.1, total_steps=60),
       ...     momentum=compat.torch.one_cycle_momentum(total_steps=60),
       ... )
       >>> print(tx.init(jnp.zeros(2)).hyperparams["momentum"])
       0.95
     """
-    check_number("momentum", base_momentum, alias="base_momentum")
-    check_number("momentum", max_momentum, alias="max_momentum")
-    check_flag("three_phase", three_phase)
     total_steps = _total_steps(total_steps, epochs, steps_per_epoch)
     back = [max_momentum] if three_phase else []
     momenta = [max_momentum, base_momentum, *back, max_momentum]
@@ -141,7 +152,6 @@ def one_cycle_momentum(
 
 def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
     if total_steps is not None:
-        check_positive_integer("total_steps", total_steps, remedy=1000)
         return total_steps if isinstance(total_steps, jax.Array) else int(total_steps)
     if epochs is None or steps_per_epoch is None:
         raise ValueError(
@@ -149,8 +159,6 @@ def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: i
             f"total_steps=None, epochs={epochs} and steps_per_epoch={steps_per_epoch}. "
             "Try total_steps=1000."
         )
-    check_positive_integer("epochs", epochs, remedy=10)
-    check_positive_integer("steps_per_epoch", steps_per_epoch, remedy=100)
     if isinstance(epochs, jax.Array) or isinstance(steps_per_epoch, jax.Array):
         return epochs * steps_per_epoch
     total_steps = int(epochs) * int(steps_per_epoch)
@@ -165,9 +173,7 @@ def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: i
 def _one_cycle(
     values: Sequence[Scalar], total_steps: int, pct_start: Scalar, anneal_strategy: str
 ) -> optax.Schedule:
-    """Through three values in two phases, or through four in three."""
-    check_number("pct_start", pct_start)
-    check_choice("anneal_strategy", anneal_strategy, "cos", "linear")
+    """Goes through three values in two phases, or through four in three."""
     peak, last = pct_start * total_steps - 1, total_steps - 1
     bounds = [0.0, peak, *([2 * peak] if len(values) == 4 else []), last]
     weight = half_cosine if anneal_strategy == "cos" else lambda share: share

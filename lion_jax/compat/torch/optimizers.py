@@ -1,34 +1,38 @@
 """PyTorch's optimizers: `torch.optim <https://docs.pytorch.org/docs/stable/optim.html>`_, 2.15.
 
-Every ``weight_decay`` but AdamW's is an L2 penalty: the same link, before the moments rather than
-after them. Complex leaves are refused where the rule squares them: torch squares components, as
-``optax.contrib.split_real_and_imaginary`` around the whole does. A parameter without a gradient is
-skipped, as there, but all parameters share one count of steps.
+Every ``weight_decay`` but AdamW's is an L2 penalty, part of the gradient before the moments. Rules
+that square gradients refuse complex leaves. torch squares their components, and so does
+``optax.contrib.split_real_and_imaginary`` around the optimizer. A parameter without a gradient is
+skipped, as in torch, but all parameters share one count of steps.
 """
 
 import jax
 import optax
 
-from lion_jax._checks import check_flag, check_nesterov, check_number, check_peer, is_off
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._hyperparameters import shows_hyperparameters
+from lion_jax._core.kinds import DECAY_RATE, FLAG, FRACTION, NON_NEGATIVE, check_nesterov, is_off
+from lion_jax._core.rule import chain, optimizer, takes
+from lion_jax._core.types import Betas, Scalar
 from lion_jax.compat._moments import (
-    Betas,
-    Scalar,
+    ADAM,
+    EPS,
+    LEARNING_RATE,
+    WEIGHT_DECAY,
     heavy_ball,
     refuse_complex,
     scale_by_amsgrad,
     scale_by_sum_of_squares,
-    unpack_betas,
 )
 from lion_jax.primitives._adam import scale_by_adam, scale_by_rms, scale_by_stddev
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 
-_RANGES_LIKE = {"alpha": "b2", "rho": "b2", "lr_decay": "eps", "initial_accumulator_value": "eps"}
 
-
-@computed_in_float32
-@shows_hyperparameters("lr", "momentum", "dampening", "weight_decay")
+@optimizer(
+    lr=LEARNING_RATE,
+    momentum=DECAY_RATE.constant(),
+    dampening=FRACTION.constant(),
+    weight_decay=WEIGHT_DECAY,
+    nesterov=FLAG,
+)
 def sgd(
     lr: optax.ScalarOrSchedule = 1e-3,
     momentum: Scalar = 0,
@@ -45,15 +49,14 @@ def sgd(
       \theta_t &= \theta_{t-1} - \eta_t b_t
         \quad \text{or, Nesterov's, } \theta_{t-1} - \eta_t (d_t + \mu b_t)
 
-    Departs from optax: dampening, which ``optax.sgd`` has not, and L2 within.
+    It departs from ``optax.sgd``, which has no dampening and no L2 penalty.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      momentum: :math:`\mu` in [0, 1): a number or a traced scalar.
-      dampening: :math:`\tau` in [0, 1], likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise.
-      nesterov: whether to look ahead; needs a momentum and no dampening. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("nesterov",)``.
+      lr: :math:`\eta` >= 0.
+      momentum: :math:`\mu` in [0, 1).
+      dampening: :math:`\tau` in [0, 1].
+      weight_decay: :math:`\lambda` >= 0.
+      nesterov: whether to look ahead; needs a momentum and no dampening.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -73,17 +76,15 @@ def sgd(
       -1.25
       -1.375
     """
-    _check(lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
     check_nesterov(nesterov, momentum, dampening)
-    return optax.chain(
+    return chain(
         add_decoupled_weight_decay(weight_decay),
         heavy_ball(momentum, dampening, nesterov),
         optax.scale_by_learning_rate(lr),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
+@optimizer(**ADAM, amsgrad=FLAG)
 def adam(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -93,9 +94,9 @@ def adam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``torch.optim.Adam``.
 
-    The rule, arguments and errors of :func:`adamw`, but for the decay: its place is
-    :math:`g_t + \lambda \theta_{t-1}` for :math:`g_t`. Departs from ``optax.adam`` by this L2
-    penalty, and by ``amsgrad``.
+    The rule, arguments and errors are those of :func:`adamw`, but the decay is an L2 penalty:
+    :math:`g_t + \lambda \theta_{t-1}` stands for :math:`g_t`. It departs from ``optax.adam`` by
+    this penalty, and by ``amsgrad``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,16 +106,14 @@ def adam(
       >>> print(jnp.round(params + tx.update(jnp.ones(2), tx.init(params), params)[0], 2))
       [ 7.5 -7.5]
     """
-    _check(lr, weight_decay=weight_decay)
-    return optax.chain(
+    return chain(
         add_decoupled_weight_decay(weight_decay),
         _scale_by_adam(betas, eps, amsgrad),
         optax.scale_by_learning_rate(lr),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "betas", "eps", "weight_decay")
+@optimizer(**ADAM, amsgrad=FLAG)
 def adamw(
     lr: optax.ScalarOrSchedule = 1e-3,
     betas: Betas = (0.9, 0.999),
@@ -132,16 +131,15 @@ def adamw(
         \left(\sqrt{\frac{v_t}{1 - \beta_2^t}} + \varepsilon\right)
 
     where ``amsgrad`` puts the largest :math:`v_s` up to :math:`t` in the place of :math:`v_t`.
-    Departs from ``optax.amsgrad``, which corrects each :math:`v_s` by its own count; without it
-    from nothing but the default decay of ``optax.adamw``, 1e-4.
+    It departs from ``optax.amsgrad``, which corrects each :math:`v_s` by its own count. Without
+    ``amsgrad`` it is ``optax.adamw``, whose default decay is 1e-4.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1): numbers or traced scalars.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units: a number or a traced scalar.
-      weight_decay: :math:`\lambda` >= 0, likewise.
-      amsgrad: whether the step may not grow as gradients shrink. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("betas", "amsgrad")``.
+      lr: :math:`\eta` >= 0.
+      betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0.
+      amsgrad: whether the step may not grow as gradients shrink.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -157,16 +155,21 @@ def adamw(
       >>> print(jnp.round(params + tx.update(jnp.ones(2), tx.init(params), params)[0], 2))
       [ 6.5 -7.5]
     """
-    _check(lr, weight_decay=weight_decay)
-    return optax.chain(
+    return chain(
         _scale_by_adam(betas, eps, amsgrad),
         add_decoupled_weight_decay(weight_decay),
         optax.scale_by_learning_rate(lr),
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "alpha", "eps", "weight_decay", "momentum")
+@optimizer(
+    lr=LEARNING_RATE,
+    alpha=DECAY_RATE.constant(),
+    eps=EPS,
+    weight_decay=WEIGHT_DECAY,
+    momentum=DECAY_RATE.constant(),
+    centered=FLAG,
+)
 def rmsprop(
     lr: optax.ScalarOrSchedule = 1e-2,
     alpha: Scalar = 0.99,
@@ -184,19 +187,19 @@ def rmsprop(
       b_t &= \mu b_{t-1} + d_t / (\sqrt{v_t} + \varepsilon) \\
       \theta_t &= \theta_{t-1} - \eta_t b_t
 
-    with :math:`\sqrt{v_t - \bar d_t^2}` for the root if ``centered``, where :math:`\bar d` is the
-    average that :math:`v` is of squares. Departs from ``optax.rmsprop``: the learning rate is
-    outside the momentum, which differs under a schedule, and eps outside the root. As in torch, a
-    gradient constant for long enough makes the centered difference negative by rounding, and NaN.
+    where ``centered`` puts :math:`\sqrt{v_t - \bar d_t^2}` in the place of the root: :math:`\bar d`
+    averages :math:`d` as :math:`v` does its square. It departs from ``optax.rmsprop``: eps is
+    outside the root, and the learning rate outside the momentum, which differs under a schedule. As
+    in torch, a gradient constant for long enough makes the centered difference negative by
+    rounding, and the root NaN.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      alpha: :math:`\alpha` in [0, 1): a number or a traced scalar.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise.
-      momentum: :math:`\mu` in [0, 1), likewise.
-      centered: whether to divide by the deviation rather than the size. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("centered",)``.
+      lr: :math:`\eta` >= 0.
+      alpha: :math:`\alpha` in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
+      weight_decay: :math:`\lambda` >= 0.
+      momentum: :math:`\mu` in [0, 1).
+      centered: whether to divide by the deviation rather than the size.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -211,10 +214,8 @@ def rmsprop(
       >>> print(jnp.round(tx.update(jnp.array([4.0, -0.1]), tx.init(jnp.zeros(2)))[0], 2))
       [-1.  1.]
     """
-    _check(lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
-    check_flag("centered", centered)
     scale = scale_by_stddev if centered else scale_by_rms
-    return optax.chain(
+    return chain(
         refuse_complex("torch.rmsprop"),
         add_decoupled_weight_decay(weight_decay),
         scale(alpha, eps),
@@ -223,6 +224,13 @@ def rmsprop(
     )
 
 
+@takes(
+    lr=LEARNING_RATE,
+    lr_decay=NON_NEGATIVE.constant(),
+    weight_decay=WEIGHT_DECAY,
+    initial_accumulator_value=NON_NEGATIVE.constant(),
+    eps=EPS,
+)
 def adagrad(
     lr: optax.ScalarOrSchedule = 1e-2,
     lr_decay: Scalar = 0,
@@ -238,15 +246,15 @@ def adagrad(
       \theta_t &= \theta_{t-1} - \frac{\eta_t}{1 + (t - 1) \delta}
         \frac{d_t}{\sqrt{\Sigma_t} + \varepsilon}
 
-    Departs from ``optax.adagrad``: there eps is inside the root, :math:`\Sigma_0` 0.1, and there
+    It departs from ``optax.adagrad``: there eps is inside the root, :math:`\Sigma_0` 0.1, and there
     is no decay of the learning rate.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      lr_decay: :math:`\delta` >= 0: a number or a traced scalar.
-      weight_decay: :math:`\lambda` >= 0, likewise.
-      initial_accumulator_value: :math:`\Sigma_0` >= 0, likewise.
-      eps: :math:`\varepsilon` >= 0, in the gradients' units, likewise.
+      lr: :math:`\eta` >= 0.
+      lr_decay: :math:`\delta` >= 0.
+      weight_decay: :math:`\lambda` >= 0.
+      initial_accumulator_value: :math:`\Sigma_0` >= 0.
+      eps: :math:`\varepsilon` >= 0, in the gradients' units.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -261,20 +269,12 @@ def adagrad(
       >>> print(tx.update(jnp.array([4.0, -0.1]), tx.init(jnp.zeros(2)))[0])
       [-0.5  0.5]
     """
-    _check(
-        lr,
-        lr_decay=lr_decay,
-        weight_decay=weight_decay,
-        initial_accumulator_value=initial_accumulator_value,
-        eps=eps,
-    )
     return _adagrad(_decayed(lr, lr_decay), weight_decay, initial_accumulator_value, eps)
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "weight_decay", "eps")
+@optimizer(lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=EPS)
 def _adagrad(lr, weight_decay, initial_accumulator_value, eps) -> optax.GradientTransformation:
-    return optax.chain(
+    return chain(
         refuse_complex("torch.adagrad"),
         add_decoupled_weight_decay(weight_decay),
         scale_by_sum_of_squares(initial_accumulator_value, eps),
@@ -282,8 +282,7 @@ def _adagrad(lr, weight_decay, initial_accumulator_value, eps) -> optax.Gradient
     )
 
 
-@computed_in_float32
-@shows_hyperparameters("lr", "rho", "eps", "weight_decay")
+@optimizer(lr=LEARNING_RATE, rho=DECAY_RATE.constant(), eps=EPS, weight_decay=WEIGHT_DECAY)
 def adadelta(
     lr: optax.ScalarOrSchedule = 1.0,
     rho: Scalar = 0.9,
@@ -299,13 +298,13 @@ def adadelta(
         x_t = \rho x_{t-1} + (1 - \rho) u_t^2 \\
       \theta_t &= \theta_{t-1} - \eta_t u_t
 
-    Departs from ``optax.adadelta`` in nothing but the name and the default of its arguments.
+    It departs from ``optax.adadelta`` in nothing but the name and the default of its arguments.
 
     Args:
-      lr: :math:`\eta` >= 0: a number, a traced scalar, or a schedule from the update count.
-      rho: :math:`\rho` in [0, 1): a number or a traced scalar.
-      eps: :math:`\varepsilon` >= 0, in the square of the gradients' units, likewise.
-      weight_decay: :math:`\lambda` >= 0, likewise.
+      lr: :math:`\eta` >= 0.
+      rho: :math:`\rho` in [0, 1).
+      eps: :math:`\varepsilon` >= 0, in the square of the gradients' units.
+      weight_decay: :math:`\lambda` >= 0.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -320,8 +319,7 @@ def adadelta(
       >>> print(tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0])
       [-1.7888544]
     """
-    _check(lr, rho=rho, eps=eps, weight_decay=weight_decay)
-    return optax.chain(
+    return chain(
         refuse_complex("torch.adadelta"),
         add_decoupled_weight_decay(weight_decay),
         optax.scale_by_adadelta(rho, eps),
@@ -329,18 +327,10 @@ def adadelta(
     )
 
 
-def _check(lr: optax.ScalarOrSchedule, **numbers: Scalar) -> None:
-    check_peer(learning_rate=("lr", lr))
-    for name, value in numbers.items():
-        check_number(_RANGES_LIKE.get(name, name), value, alias=name)
-
-
 def _scale_by_adam(betas: Betas, eps: Scalar, amsgrad: bool) -> optax.GradientTransformation:
-    b1, b2 = unpack_betas(betas)
-    check_number("eps", eps)
-    check_flag("amsgrad", amsgrad)
+    b1, b2 = betas
     rule = scale_by_amsgrad if amsgrad else scale_by_adam
-    return optax.chain(refuse_complex("torch's Adam"), rule(b1, b2, eps))
+    return chain(refuse_complex("torch's Adam"), rule(b1, b2, eps))
 
 
 def _decayed(lr: optax.ScalarOrSchedule, lr_decay: Scalar) -> optax.ScalarOrSchedule:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_choice, check_metric, check_number, check_positive_integer
-from lion_jax._dtypes import computed_in_float32
-from lion_jax._leafwise import map_leaves
-from lion_jax.compat._moments import Scalar
+from lion_jax._core.checks import check_metric
+from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, choice, integer
+from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.rule import primitive
+from lion_jax._core.types import Scalar
 from lion_jax.compat.torch._annealing import as_float
 from lion_jax.primitives.clipping import scale
 
@@ -18,7 +19,7 @@ class ReduceLrOnPlateauState(NamedTuple):
     """State of `reduce_lr_on_plateau`, under the names of torch's ``state_dict`` but for the first.
 
     Attributes:
-      scale: what the next updates are multiplied by, of shape (), float64 under x64 and float32
+      scale: the factor of the next updates, of shape (), float64 under x64 and float32
         otherwise; times ``lr`` it is the learning rate in torch's ``param_groups``.
       best: the best metric so far, likewise.
       num_bad_epochs: updates since then, or since the last reduction or its cooldown, int32 of
@@ -32,7 +33,17 @@ class ReduceLrOnPlateauState(NamedTuple):
     cooldown_counter: jax.Array
 
 
-@computed_in_float32
+@primitive(
+    lr=NON_NEGATIVE.constant().trying("0.1"),
+    mode=choice("min", "max"),
+    factor=DECAY_RATE.constant(),
+    patience=integer(0),
+    threshold=NON_NEGATIVE.constant(),
+    threshold_mode=choice("rel", "abs"),
+    cooldown=integer(0),
+    min_lr=NON_NEGATIVE.constant(),
+    eps=NON_NEGATIVE.constant(),
+)
 def reduce_lr_on_plateau(
     lr: Scalar,
     mode: str = "min",
@@ -46,10 +57,10 @@ def reduce_lr_on_plateau(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``ReduceLROnPlateau``, to be chained after an optimizer of the same constant ``lr``.
 
-    An update multiplies by :math:`s_t` first and reads the metric :math:`v_t` then, as torch's loop
-    steps the optimizer before the scheduler: a metric acts on the learning rate
-    :math:`\eta_t = s_t \eta` from the next update on. Where n, the metrics in succession that were
-    no better than the best, exceeds the patience,
+    An update is multiplied by :math:`s_t` before the metric :math:`v_t` is read, as torch's loop
+    steps the optimizer before the scheduler. So a metric acts on the learning rate
+    :math:`\eta_t = s_t \eta` from the next update on. Let n count the metrics in succession that
+    were no better than the best. Where n exceeds the patience,
 
     .. math::
 
@@ -62,25 +73,23 @@ def reduce_lr_on_plateau(
     more than :math:`(1 + \tau)\, v_{\text{best}}` or :math:`v_{\text{best}} + \tau`. NaN is never
     better.
 
-    Departs from ``optax.contrib.reduce_on_plateau``, which reduces one metric earlier, at once, to
-    a relative minimum, and knows no ``"max"`` and no :math:`\varepsilon`.
+    It departs from ``optax.contrib.reduce_on_plateau``, which reduces one metric earlier, at once,
+    to a relative minimum, and knows no ``"max"`` and no :math:`\varepsilon`.
 
-    Every update is a ``scheduler.step(value)``. Where torch has one per epoch, keep the
-    transformation out of the chain and set the learning rate, as in the second example. Parameter
-    groups have one each, in ``optax.partition``.
+    Every update is a ``scheduler.step(value)``. For one step per epoch, keep the transformation out
+    of the chain and set the learning rate, as in the second example. For parameter groups, give one
+    to each in ``optax.partition``.
 
     Args:
-      lr: :math:`\eta` >= 0, the optimizer's own: a number or a traced scalar.
+      lr: :math:`\eta` >= 0, the optimizer's own.
       mode: ``"min"`` for a metric that should fall, ``"max"`` for one that should rise.
-      factor: :math:`\gamma` in [0, 1): a number or a traced scalar.
+      factor: :math:`\gamma` in [0, 1).
       patience: how many metrics may be no better, >= 0.
-      threshold: :math:`\tau` >= 0, a share of the best metric or in its units: a number or a traced
-        scalar.
+      threshold: :math:`\tau` >= 0, a share of the best metric or in its units.
       threshold_mode: ``"rel"`` or ``"abs"``.
-      cooldown: for how many metrics after a reduction none is counted, >= 0. ``static_args`` for
-        ``optax.inject_hyperparams``: ``("mode", "patience", "threshold_mode", "cooldown")``.
-      min_lr: :math:`\eta_{\min}` >= 0, in units of the learning rate: a number or a traced scalar.
-      eps: :math:`\varepsilon` >= 0, likewise.
+      cooldown: for how many metrics after a reduction none is counted, >= 0.
+      min_lr: :math:`\eta_{\min}` >= 0, in units of the learning rate.
+      eps: :math:`\varepsilon` >= 0, in units of the learning rate.
 
     Returns:
       A transformation of updates that keeps shapes, dtypes and units. Its ``update`` needs the
@@ -110,7 +119,7 @@ def reduce_lr_on_plateau(
       Once an epoch, by the loss on validation data:
 
       >>> import lion_jax
-      >>> tx = optax.inject_hyperparams(lion_jax.lion, static_args=("mu_dtype", "mask"))(1.0)
+      >>> tx = optax.inject_hyperparams(lion_jax.lion, lion_jax.lion.static_args)(1.0)
       >>> state, plateau_state = tx.init(jnp.zeros(1)), plateau.init({})
       >>> for validation_loss in [3.0, 2.0, 2.0, 2.0]:
       ...     # An epoch of tx.update and optax.apply_updates goes here.
@@ -120,15 +129,6 @@ def reduce_lr_on_plateau(
       >>> print(state.hyperparams["learning_rate"])
       0.5
     """
-    check_number("learning_rate", lr, alias="lr")
-    check_choice("mode", mode, "min", "max")
-    check_number("plateau_factor", factor, alias="factor")
-    check_positive_integer("patience", patience, remedy=10, least=0)
-    check_number("threshold", threshold)
-    check_choice("threshold_mode", threshold_mode, "rel", "abs")
-    check_positive_integer("cooldown", cooldown, remedy=0, least=0)
-    check_number("min_lr", min_lr)
-    check_number("eps", eps)
     sign = -1 if mode == "min" else 1
 
     def init_fn(params):

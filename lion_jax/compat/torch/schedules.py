@@ -1,12 +1,14 @@
-"""Schedules as PyTorch's learning-rate schedulers: those that are functions of the count alone.
+"""PyTorch's learning-rate schedulers that are functions of the count alone, as schedules.
 
-Of `torch.optim.lr_scheduler
-<https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate>`_, 2.15. Each returns
-a schedule: the learning rate in force at a step, from the count of the updates before it. torch's
-loop steps the optimizer and then the scheduler, so that its n-th ``scheduler.step()`` leaves the
-rate of count n. Counts are integers, traced or mapped if you like; rates come in float64 under x64
-and in float32 otherwise, in the shape of the count. Where torch works a rate out from the one
-before, these are its closed forms: equal up to rounding.
+Each function returns a schedule: from the count of the updates before a step to the learning rate
+of that step. torch's loop steps the optimizer and then the scheduler, so its n-th
+``scheduler.step()`` leaves the rate of count n. Counts are integers, traced or mapped if you like.
+Rates have the shape of the count, in float64 under x64 and in float32 otherwise. Where torch makes
+a rate from the one before, these are its closed forms: equal up to rounding.
+
+References:
+  `torch.optim.lr_scheduler
+  <https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate>`_, 2.15.
 """
 
 import math
@@ -16,18 +18,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_number, check_positive_integer
-from lion_jax.compat._moments import Scalar
+from lion_jax._core.kinds import NON_NEGATIVE, POSITIVE, integer
+from lion_jax._core.rule import takes
+from lion_jax._core.types import Scalar
 from lion_jax.compat.torch._annealing import as_count, as_float, half_cosine, power
 
+_LR = NON_NEGATIVE.constant().trying("0.1")
 
+
+@takes(lr=_LR, step_size=integer().trying("30"), gamma=NON_NEGATIVE.constant())
 def step_lr(lr: Scalar, step_size: int, gamma: Scalar = 0.1) -> optax.Schedule:
     r"""``StepLR``: :math:`\eta_t = \eta\, \gamma^{\lfloor t / s \rfloor}`.
 
     Args:
-      lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
+      lr: the optimizer's :math:`\eta` >= 0.
       step_size: :math:`s` >= 1, in counts of updates.
-      gamma: :math:`\gamma` >= 0: a number or a traced scalar.
+      gamma: :math:`\gamma` >= 0.
 
     Returns:
       A schedule from the count t to the learning rate.
@@ -41,19 +47,17 @@ def step_lr(lr: Scalar, step_size: int, gamma: Scalar = 0.1) -> optax.Schedule:
       >>> print(compat.torch.step_lr(1.0, step_size=2, gamma=0.5)(jnp.arange(6)))
       [1.   1.   0.5  0.5  0.25 0.25]
     """
-    check_number("learning_rate", lr, alias="lr")
-    check_positive_integer("step_size", step_size, remedy=30)
-    check_number("gamma", gamma)
     return lambda count: as_float(lr * power(gamma, as_count(count) // step_size))
 
 
+@takes(lr=_LR, gamma=NON_NEGATIVE.constant())
 def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) -> optax.Schedule:
     r"""``MultiStepLR``: :math:`\eta_t = \eta\, \gamma^n`, with n the milestones up to t.
 
     Args:
-      lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
+      lr: the optimizer's :math:`\eta` >= 0.
       milestones: counts of updates >= 0 in any order; one that is there twice counts twice.
-      gamma: :math:`\gamma` >= 0: a number or a traced scalar.
+      gamma: :math:`\gamma` >= 0.
 
     Returns:
       A schedule from the count t to the learning rate.
@@ -67,7 +71,6 @@ def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) ->
       >>> print(compat.torch.multi_step_lr(1.0, milestones=[2, 4, 4], gamma=0.5)(jnp.arange(6)))
       [1.    1.    0.5   0.5   0.125 0.125]
     """
-    check_number("learning_rate", lr, alias="lr")
     if not isinstance(milestones, Iterable):
         raise TypeError(
             f"milestones must be a list of integers >= 0; got {milestones!r} of type "
@@ -75,8 +78,7 @@ def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) ->
         )
     milestones = list(milestones)
     for i, milestone in enumerate(milestones):
-        check_positive_integer(f"milestones[{i}]", milestone, remedy=30, least=0)
-    check_number("gamma", gamma)
+        integer(0).trying("30").check(f"milestones[{i}]", milestone)
 
     def schedule(count):
         t = as_count(count)
@@ -86,12 +88,13 @@ def multi_step_lr(lr: Scalar, milestones: Iterable[int], gamma: Scalar = 0.1) ->
     return schedule
 
 
+@takes(lr=_LR, gamma=POSITIVE.constant().trying("0.99"))
 def exponential_lr(lr: Scalar, gamma: Scalar) -> optax.Schedule:
     r"""``ExponentialLR``: :math:`\eta_t = \eta\, \gamma^t`.
 
     Args:
-      lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
-      gamma: :math:`\gamma` > 0: a number or a traced scalar.
+      lr: the optimizer's :math:`\eta` >= 0.
+      gamma: :math:`\gamma` > 0.
 
     Returns:
       A schedule from the count t to the learning rate.
@@ -105,13 +108,12 @@ def exponential_lr(lr: Scalar, gamma: Scalar) -> optax.Schedule:
       >>> print(compat.torch.exponential_lr(1.0, gamma=0.5)(jnp.arange(4)).round(6))
       [1.    0.5   0.25  0.125]
     """
-    check_number("learning_rate", lr, alias="lr")
-    check_number("gamma_per_step", gamma, alias="gamma")
     # A power of gamma rounded to float32 would be off by as many roundings as there are steps.
     log_gamma = jnp.log(gamma) if isinstance(gamma, jax.Array) else math.log(gamma)
     return lambda count: as_float(lr * jnp.exp(log_gamma * as_float(count)))
 
 
+@takes(lr=_LR, T_max=integer().trying("1000"), eta_min=NON_NEGATIVE.constant())
 def cosine_annealing_lr(
     lr: Scalar,
     T_max: int,  # noqa: N803  torch's own name
@@ -128,9 +130,9 @@ def cosine_annealing_lr(
     rounding grows towards :math:`T`, where they vanish, and is forgotten there.
 
     Args:
-      lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
+      lr: the optimizer's :math:`\eta` >= 0.
       T_max: :math:`T` >= 1, in counts of updates.
-      eta_min: :math:`\eta_{\min}` >= 0: a number or a traced scalar.
+      eta_min: :math:`\eta_{\min}` >= 0.
 
     Returns:
       A schedule from the count t to the learning rate.
@@ -144,9 +146,6 @@ def cosine_annealing_lr(
       >>> print(compat.torch.cosine_annealing_lr(1.0, T_max=2)(jnp.arange(6)).round(6))
       [1.  0.5 0.  0.5 1.  0.5]
     """
-    check_number("learning_rate", lr, alias="lr")
-    check_positive_integer("T_max", T_max, remedy=1000)
-    check_number("eta_min", eta_min)
 
     def schedule(count):
         t = as_count(count)  # an integer, like 2 T, which may be more than one holds
@@ -159,11 +158,12 @@ def cosine_annealing_lr(
     return schedule
 
 
+@takes(lr=_LR)
 def lambda_lr(lr: Scalar, lr_lambda: Callable[[jax.Array], jax.typing.ArrayLike]) -> optax.Schedule:
     r"""``LambdaLR``: :math:`\eta_t = \eta f(t)`.
 
     Args:
-      lr: the optimizer's :math:`\eta` >= 0: a number or a traced scalar.
+      lr: the optimizer's :math:`\eta` >= 0.
       lr_lambda: :math:`f`, from the count to a factor. Under ``jit`` the count is traced: write
         ``jnp.where`` for ``if``, ``jnp.minimum`` for ``min``. It comes as wide as integers go, so
         that a quotient of it is float64 under x64.
@@ -181,7 +181,6 @@ def lambda_lr(lr: Scalar, lr_lambda: Callable[[jax.Array], jax.typing.ArrayLike]
       >>> print(warmup(jnp.arange(6)))
       [0.25 0.5  0.75 1.   1.   1.  ]
     """
-    check_number("learning_rate", lr, alias="lr")
     if not callable(lr_lambda):
         raise TypeError(
             "lr_lambda must be a function from the count to a factor; got "

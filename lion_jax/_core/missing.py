@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._leaves import has_gradient, is_none, is_number, is_weight, numbers_of, rebuilt
-from lion_jax._matching import path_of
+from lion_jax._core.checks import path_of
+from lion_jax._core.leaves import has_gradient, is_none, is_number, is_weight, numbers_of, rebuilt
+from lion_jax._core.types import KeyPath, Leaf, PyTree
 
 
 def gradients_of_weights(
@@ -38,7 +39,7 @@ def put_back(
     """New updates with 0 for what had a gradient, but is no weight and stays where it is."""
     old, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     new = treedef.flatten_up_to(new_updates)
-    leaves: list[Any] = [None] * len(old) if params is None else treedef.flatten_up_to(params)
+    leaves: list[Leaf] = [None] * len(old) if params is None else treedef.flatten_up_to(params)
     kept = [
         jnp.zeros_like(p) if u is None and g is not None and is_number(p) else u
         for u, g, p in zip(new, old, leaves, strict=True)
@@ -75,7 +76,9 @@ def update_present(
     return put_back(treedef.unflatten(new), updates, params), new_state
 
 
-def _has_weights_only(inner: Any, state: optax.OptState, params: optax.Params) -> bool:
+def _has_weights_only(
+    inner: optax.GradientTransformation, state: optax.OptState, params: optax.Params
+) -> bool:
     """Tells whether a state was made from the weights alone, without the integers beside them."""
     if all(is_weight(p) or not is_number(p) for p in jax.tree.leaves(params)):
         return True
@@ -83,7 +86,12 @@ def _has_weights_only(inner: Any, state: optax.OptState, params: optax.Params) -
     return jax.tree.structure(of_all) != jax.tree.structure(state)
 
 
-def _keep(inner: Any, state: Any, new_state: Any, paths: set[Any]) -> Any:
+def _keep(
+    inner: optax.GradientTransformation,
+    state: optax.OptState,
+    new_state: optax.OptState,
+    paths: set[KeyPath],
+) -> optax.OptState:
     """The new state, in which what belongs to the parameters at some paths is as it was."""
     trees = []
 
@@ -104,7 +112,7 @@ def _keep(inner: Any, state: Any, new_state: Any, paths: set[Any]) -> Any:
     return map_trees(lambda new: keep(new, next(in_order)), new_state)
 
 
-def _refuse_gradient(g: Any, p: Any, path: str) -> None:
+def _refuse_gradient(g: Leaf, p: Leaf, path: str) -> None:
     kind = str(jnp.result_type(p)) if is_number(p) else f"{p!r} of type {type(p).__name__}"
     raise TypeError(
         f"parameters with a gradient must be real or complex; got {kind} with a gradient of "
@@ -113,5 +121,5 @@ def _refuse_gradient(g: Any, p: Any, path: str) -> None:
     )
 
 
-def _keys(tree: Any, i: int) -> Any:
+def _keys(tree: PyTree, i: int) -> KeyPath:
     return jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_none)[i][0]

@@ -1,4 +1,4 @@
-"""What an optimizer did, readable from its state."""
+"""Metrics of each step, kept in the state of any transformation."""
 
 import math
 from collections.abc import Mapping
@@ -9,20 +9,17 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from lion_jax._checks import (
-    check_flag,
-    check_has_params,
-    check_positive_integer,
-    check_transformation,
-)
-from lion_jax._dtypes import at_least_float32
-from lion_jax._hyperparameters import by_name
-from lion_jax._leaves import is_none, is_weight
-from lion_jax._matching import check_match
-from lion_jax._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
-from lion_jax._states import all_fields, the_only, unwrapped
-from lion_jax.combinators import _inner
-from lion_jax.primitives._moments import zero
+from lion_jax._core import inner as _inner
+from lion_jax._core.checks import check_has_params, check_match
+from lion_jax._core.counters import zero
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.hyperparameters import by_name
+from lion_jax._core.kinds import AXIS_NAME, FLAG, TRANSFORMATION, integer
+from lion_jax._core.leaves import is_none, is_weight
+from lion_jax._core.rule import combinator
+from lion_jax._core.states import all_fields, the_only, unwrapped
+from lion_jax._core.types import AxisName
+from lion_jax.metrics._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
 
 _SMALL = 2**20  # parameters, whose signs cost nothing to speak of
 
@@ -48,11 +45,18 @@ class MetricsState(NamedTuple):
     inner_state: optax.OptState
 
 
+@combinator(
+    inner=TRANSFORMATION,
+    per_parameter=FLAG,
+    axis_name=AXIS_NAME.or_none(),
+    every=integer(is_traced=False).trying("100"),
+    sign_flips=FLAG.or_none(),
+)
 def with_metrics(
     inner: optax.GradientTransformation,
     *,
     per_parameter: bool = False,
-    axis_name: Any = None,
+    axis_name: AxisName | None = None,
     every: int = 1,
     sign_flips: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -73,8 +77,7 @@ def with_metrics(
 
     Args:
       inner: the transformation to measure, its learning rate included.
-      per_parameter: whether to keep the metrics of each parameter too. ``static_args`` for
-        ``optax.inject_hyperparams``: all arguments.
+      per_parameter: whether to keep the metrics of each parameter too.
       axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
         which each device has other parts of the parameters: sums are reduced over it before the
         root, so that a norm is that of the whole. Where ``shard_map`` keeps track of what varies
@@ -99,8 +102,7 @@ def with_metrics(
         ``update``, another transformation's state.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = optax.chain(optax.clip_by_global_norm(1.0), lion_jax.lion(0.5))
       >>> tx = lion_jax.with_metrics(tx)
       >>> params = jnp.array([3.0, 4.0])
@@ -118,11 +120,6 @@ def with_metrics(
       <https://github.com/mosaicml/llm-foundry>`_ 0.22, of the step as it is; its own figures, of
       one that differs, are :func:`lion_jax.compat.llm_foundry.report_metrics`'s.
     """
-    check_transformation("inner", inner)
-    check_flag("per_parameter", per_parameter)
-    check_positive_integer("every", every, remedy=100, static=True)
-    if sign_flips is not None:
-        check_flag("sign_flips", sign_flips)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
@@ -149,7 +146,7 @@ def with_metrics(
         return metrics_from(of_all), of_each, signs
 
     def update_fn(updates, state, params=None, **extra_args):
-        check_has_params(params, "with_metrics")
+        params = check_has_params(params, "with_metrics")
         if not isinstance(state, MetricsState):
             raise TypeError(
                 "state must be that of with_metrics, from its init; got one of type "
@@ -168,7 +165,7 @@ def with_metrics(
             return metrics | {"step": jnp.array(count)}, of_each, signs
 
         def measure_apart(inner_state):
-            """Of the same step, computed once more.
+            """Measures the same step, computed once more.
 
             Where sums and new weights share an update or a moment, XLA:TPU writes it out for them.
             What comes from behind a barrier it does not share, and computes in the same one pass.
@@ -233,8 +230,7 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
       ValueError: no metrics in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> tx = lion_jax.with_metrics(lion_jax.lion(0.1), per_parameter=True)
       >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}
       >>> _, state = tx.update(params, tx.init(params), params)
@@ -262,7 +258,7 @@ def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
 
 
 def _is_sign_rule(state: optax.OptState) -> bool:
-    """Whether every optimizer in the state says that the weights have a bound."""
+    """Tells whether every optimizer in the state shows a bound of the weights."""
     shown = _hyperparameters(state)
     return bool(shown) and all("weight_bound" in numbers for numbers in shown.values())
 
@@ -274,7 +270,7 @@ def _weight_bound(state: optax.OptState) -> jax.Array | None:
 
 
 def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
-    """What the optimizers in the state show, each by what tells it from the others."""
+    """The hyperparameters of the optimizers in the state, by what tells them apart."""
     found = all_fields(state, "hyperparameters", "HyperparametersState")
     if len(found) == 1:
         return {"": by_name(found[0][1])}
@@ -288,7 +284,7 @@ def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
     }
 
 
-def _once_known(metrics: dict[str, jax.Array], gradients: Any) -> Any:
+def _once_known(metrics: dict[str, jax.Array], gradients: optax.Updates) -> Any:
     """The gradients, for those who know the metrics.
 
     Before a step that need not wait for them, XLA:CPU copies the parameters and the whole state,

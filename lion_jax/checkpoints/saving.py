@@ -1,10 +1,4 @@
-"""Checkpoints of parameters and optimizer state, through orbax: needs the extra `checkpoints`.
-
-A checkpoint is a step's folder, which appears under its name only when it is complete. In it are
-two items of orbax: `leaves`, the arrays by their number in the tree (orbax joins keys by dots, so
-that the paths of ``{"a.b": x}`` and ``{"a": {"b": x}}`` would be one), and `lion_jax`, the path,
-shape, dtype and checksum of each. Trees may thus have any nodes and any keys.
-"""
+"""Saving and restoring a tree of arrays as a step of a run."""
 
 import json
 import os
@@ -14,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lion_jax import _stored
-from lion_jax._checks import check_positive_integer
-from lion_jax._states import unwrapped
-from lion_jax._stored import Record
+from lion_jax._core.kinds import integer
+from lion_jax._core.rule import takes
+from lion_jax._core.states import unwrapped
+from lion_jax.checkpoints import _stored
+from lion_jax.checkpoints._stored import Record
 
 _ARRAYS, _RECORDS = "leaves", "lion_jax"
 
@@ -25,7 +20,10 @@ _ARRAYS, _RECORDS = "leaves", "lion_jax"
 class CheckpointError(ValueError):
     """A checkpoint that cannot be saved or restored: where, what is wrong with it, what to try."""
 
+    __module__ = "lion_jax.checkpoints"  # as users see it in tracebacks
 
+
+@takes(step=integer(0).trying("1000"), keep=integer().or_none())
 def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | None = 2) -> None:
     """Saves the arrays of a tree as the checkpoint of one step, and returns when it is complete.
 
@@ -49,8 +47,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
 
     Example:
       >>> import tempfile
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> from lion_jax import checkpoints
       >>> params, tx = {"w": jnp.ones(3)}, lion_jax.lion(1e-4)
       >>> with tempfile.TemporaryDirectory() as folder:
@@ -59,9 +56,6 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
       ...     step, (params, state) = checkpoints.restore(folder, (params, tx.init(params)))
       10
     """
-    check_positive_integer("step", step, remedy=1000, least=0)
-    if keep is not None:
-        check_positive_integer("keep", keep, remedy=2)
     ocp, path, step = _stored.orbax(), _path(folder), int(step)
     leaves = jax.tree_util.tree_leaves_with_path(unwrapped(tree))
     records = [
@@ -185,7 +179,7 @@ class _Checkpoint(NamedTuple):
 
 
 def _path(folder: str | os.PathLike[str]) -> Any:
-    """As orbax takes it: absolute, or a bucket's address."""
+    """The path that orbax takes: absolute, or a bucket's address."""
     _stored.orbax()
     from etils import epath
 
@@ -218,7 +212,7 @@ def _check_may_save(path: Any, step: int) -> None:
 
 
 def _is_foreign(path: Any, is_complete: bool) -> bool:
-    """Whether another program made it. Of an old one of ours any part may have been deleted."""
+    """Tells whether another program made it. Any part of an old one of ours may be deleted."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if is_complete:
         return _RECORDS not in names
@@ -238,7 +232,7 @@ def _choose(path: Any, step: int | None) -> _Checkpoint:
         )
     if step is None:
         return _Checkpoint(path, steps[-1], steps)
-    check_positive_integer("step", step, remedy=steps[-1], least=0)
+    integer(0).check("step", step, steps[-1])
     if int(step) not in steps:
         raise CheckpointError(
             f"step must be one of the folder's; got {step} where {path} has "

@@ -1,11 +1,4 @@
-"""Parameter groups by path: decay masks, multipliers, labels and freezing.
-
-A leaf's path is its keys joined by slashes: ``layer/kernel``, ``blocks/0/attn/w``. The ``value``
-that flax nnx puts below each variable is left out. A pattern is a regular expression, searched for
-anywhere in the path, or a function ``(path, leaf) -> bool``, which may ask for the shape and dtype
-of the leaf and no more: the leaf may be traced or abstract. A regular expression that matches no
-leaf is refused when it meets the parameters, with the paths that it nearly matches.
-"""
+"""Masks, labels and multipliers for the leaves whose paths match a pattern."""
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -15,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import check_number, check_transformation
-from lion_jax._dtypes import computed_in_float32, map_present
-from lion_jax._freezing import Frozen
-from lion_jax._patterns import Pattern, first_match, present_paths
-from lion_jax._shares import map_shares, spread
-from lion_jax.combinators import _inner
+from lion_jax._core import inner as _inner
+from lion_jax._core.kinds import NON_NEGATIVE, TRANSFORMATION
+from lion_jax._core.leaves import map_present
+from lion_jax._core.paths import Pattern, first_match, present_paths
+from lion_jax._core.rule import primitive, takes
+from lion_jax._core.shares import map_shares, spread
+from lion_jax._core.types import Leaf
+from lion_jax.groups._frozen import Frozen
 
+SHARE = NON_NEGATIVE.constant().trying("1.0", "which leaves its leaves as they are")
 FromParams = Callable[[optax.Params], Any]
 
 _BIAS_OR_SCALE = re.compile(r"(?i)(^|_)(bias(es)?|scale|gamma|beta|offset)$")
@@ -151,8 +147,7 @@ def exclude_biases_and_norms(params: optax.Params) -> Any:
       TypeError: a step count in place of parameters.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> from lion_jax import groups
       >>> tx = lion_jax.lion(1e-4, weight_decay=0.1, mask=groups.exclude_biases_and_norms)
       >>> groups.exclude_biases_and_norms(
@@ -180,8 +175,7 @@ def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromPar
       ValueError, TypeError: as in :func:`select`.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> from lion_jax import groups
       >>> tx = optax.partition(
       ...     {"lion": lion_jax.lion(1e-4), "adam": optax.adam(1e-3)},
@@ -192,8 +186,9 @@ def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromPar
     return first_match(_items(by_pattern), default)
 
 
+@takes(default=SHARE)
 def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromParams:
-    """How much each leaf gets of something: a decay mask of numbers.
+    """Gives each leaf a number by its path: a decay mask of shares.
 
     Args:
       by_pattern: a number >= 0 for each pattern, or a traced scalar; of several patterns that match
@@ -209,8 +204,7 @@ def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromPa
       ValueError, TypeError: as in :func:`select`; a number out of range or no number.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax
       >>> from lion_jax import groups
       >>> mask = groups.multipliers({"bias|norm": 0.0, "embed": 0.5})
       >>> tx = lion_jax.lion(1.0, weight_decay=0.1, mask=mask)
@@ -221,12 +215,11 @@ def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromPa
     """
     by_pattern = dict(_items(by_pattern))
     for pattern, share in by_pattern.items():
-        check_number("share", share, alias=f"by_pattern[{pattern!r}]")
-    check_number("share", default, alias="default")
+        SHARE.check(f"by_pattern[{pattern!r}]", share)
     return first_match(by_pattern.items(), default)
 
 
-@computed_in_float32
+@primitive(default=SHARE)
 def scale_by_group(
     by_pattern: Mapping[Pattern, Any], default: Any = 1.0
 ) -> optax.GradientTransformationExtraArgs:
@@ -241,9 +234,8 @@ def scale_by_group(
     updates and parameters it rounds once more.
 
     Args:
-      by_pattern: :math:`r` >= 0 for each pattern: a number or a traced scalar; of several patterns
-        that match a leaf the first decides. 0 stops a leaf, but keeps its state: see
-        :func:`freeze`.
+      by_pattern: :math:`r` >= 0 for each pattern; of several patterns that match a leaf the first
+        decides. 0 stops a leaf, but keeps its state: see :func:`freeze`.
       default: :math:`r` where none matches.
 
     Returns:
@@ -254,8 +246,7 @@ def scale_by_group(
       ValueError, TypeError: as in :func:`multipliers`, a pattern that matches no leaf at ``init``.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> from lion_jax import groups
       >>> tx = optax.chain(lion_jax.lion(1e-2), groups.scale_by_group({"backbone/": 0.1}))
       >>> params = {"backbone": {"w": jnp.ones(1)}, "head": {"w": jnp.ones(1)}}
@@ -277,10 +268,11 @@ def scale_by_group(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@takes(inner=TRANSFORMATION)
 def freeze(
     inner: optax.GradientTransformation, *patterns: Pattern
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves what matches as it is, and keeps no state for it.
+    """Freezes the matching parameters: updates of 0, and no state.
 
     Args:
       inner: the transformation of the other leaves. It does not see the frozen ones, in a global
@@ -301,8 +293,7 @@ def freeze(
         ``inner`` that is no transformation.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax, jax.numpy as jnp, lion_jax, optax
       >>> from lion_jax import groups
       >>> params = {"backbone": {"w": jnp.ones((512, 512))}, "head": {"w": jnp.ones(2)}}
       >>> tx = groups.freeze(lion_jax.lion(1e-4), "^backbone/")
@@ -310,7 +301,6 @@ def freeze(
       >>> print(sum(m.size for m in jax.tree.leaves(optax.tree_utils.tree_get(state, "mu"))))
       2
     """
-    check_transformation("inner", inner)
     is_frozen = first_match(((pattern, True) for pattern in patterns), default=False)
 
     def partition(labels):
@@ -341,7 +331,7 @@ def freeze(
 
 
 def _zero(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-    """As `optax.set_to_zero`, but in the parameters' dtype."""
+    """Zeros, as of `optax.set_to_zero`, but in the parameters' dtype."""
     likes = updates if params is None else params
     return map_present(lambda _, like: jnp.zeros_like(like), updates, likes)
 
@@ -350,7 +340,7 @@ def _scale(u, rate):
     return (rate * u,)
 
 
-def _is_bias_or_norm(path: str, leaf: Any) -> bool:
+def _is_bias_or_norm(path: str, leaf: Leaf) -> bool:
     *_, module, name = ("", *path.split("/"))
     return (
         len(jnp.shape(leaf)) < 2

@@ -1,11 +1,10 @@
 """Roots and quotients that stay finite at 0, with their derivatives."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from lion_jax._dtypes import at_least_float32
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.types import Scalar
 
 
 @jax.custom_jvp
@@ -39,7 +38,7 @@ def sum_of_squares(
     return jnp.sum(jnp.square(magnitude), axes, keepdims=keepdims)
 
 
-def inverse(x: jax.Array, at_zero: Any) -> jax.Array:
+def inverse(x: jax.Array, at_zero: Scalar) -> jax.Array:
     """1 / x, or `at_zero` where x is 0 or so small that the quotient would be infinite."""
     x = jnp.asarray(x, at_least_float32(x) if jnp.issubdtype(x.dtype, jnp.floating) else float)
     is_small = x < jnp.finfo(x.dtype).tiny

@@ -1,4 +1,4 @@
-"""What combinators do with the transformation that they wrap."""
+"""Updates of a wrapped transformation: as before in shapes and dtypes, and only where asked."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._dtypes import as_before
-from lion_jax._leafwise import map_leaves, sum_leaves
-from lion_jax._leaves import numbers_of
-from lion_jax._matching import check_match
-from lion_jax._missing import update_present
+from lion_jax._core.checks import check_match, check_same_shapes
+from lion_jax._core.dtypes import cast
+from lion_jax._core.leafwise import map_leaves, sum_leaves
+from lion_jax._core.leaves import numbers_of
+from lion_jax._core.missing import update_present
+from lion_jax._core.types import AxisName, PyTree
 
 
 def init(inner: optax.GradientTransformation, params: optax.Params) -> optax.OptState:
@@ -53,6 +54,12 @@ def update_where(
     return take_where(is_taken, updates, new_state, state)
 
 
+def as_before(new: PyTree, old: PyTree) -> PyTree:
+    """A tree in the dtypes that it had; refuses other shapes than it had."""
+    check_same_shapes("gradients", new, old)
+    return jax.tree.map(lambda x, like: cast(jnp.asarray(x), jnp.result_type(like)), new, old)
+
+
 def take_where(
     is_taken: jax.Array,
     updates: optax.Updates,
@@ -64,8 +71,8 @@ def take_where(
     return map_leaves(_or_zero, (updates,), is_taken=is_taken)[0], state
 
 
-def is_finite(updates: optax.Updates, axis_name: Any = None) -> jax.Array:
-    """Whether no entry is infinite or NaN, on any device along these axes; bool of shape ()."""
+def is_finite(updates: optax.Updates, axis_name: AxisName | None = None) -> jax.Array:
+    """Tells whether all entries are finite, on all devices along these axes; bool of shape ()."""
     spoiled = sum_leaves(_is_spoiled, updates)
     return (spoiled if axis_name is None else jax.lax.psum(spoiled, axis_name)) == 0
 

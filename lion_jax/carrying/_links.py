@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lion_jax._states import children_of, is_absent, is_leaf
+from lion_jax._core.states import children_of, is_absent, is_leaf
 
 Names = tuple[str, ...]
 
@@ -39,7 +39,7 @@ class Leaf:
 
     @property
     def path(self) -> str:
-        """As people read it."""
+        """The text that people read."""
         return jax.tree_util.keystr(self.keys, simple=True, separator="/")
 
 
@@ -75,11 +75,11 @@ class Link:
         }
 
     def units(self) -> dict[str, Leaf]:
-        """By field what tells how the integers here, or in states within, are meant."""
+        """The leaves that tell how the integers here, or in states within, are meant, by field."""
         return {leaf.field: leaf for leaf in self.leaves.values() if leaf.field in UNITS}
 
     def fields(self) -> set[str]:
-        """Those with leaves."""
+        """The fields with leaves."""
         return {key[0] for key in self.leaves}
 
 
@@ -135,13 +135,13 @@ class Reader:
                     link.moments.add(field)
 
     def _field_of(self, names: Names) -> int:
-        """Where the field is among names without types: the most that is known, or the last."""
+        """The place of the field among names without types: the most that is known, or the last."""
         known = (i for i in range(len(names)) if names[i:] in self.keys)
         words = (i for i in reversed(range(len(names))) if not names[i].isdigit())
         return next(known, next(words, 0))
 
     def _fits(self, node) -> bool:
-        """Whether it is a tree like the parameters, of which some may be masked."""
+        """Tells whether it is a tree like the parameters, of which some may be masked."""
         if is_absent(node):
             return False
         below = names_below(node)
@@ -152,7 +152,7 @@ class Reader:
         )
 
     def _is_misfit(self, node, keys, type_name, start) -> bool:
-        """Whether it has the name of a moment but is a tree like other parameters."""
+        """Tells whether it has the name of a moment but is a tree like other parameters."""
         if not keys or is_leaf(node) or (type_name is not None and len(keys) != start + 1):
             return False
         return names_of(keys)[-1] in self.fields and not self._has_moments(node)
@@ -240,7 +240,7 @@ def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[Any, Link, Link]]
 
 
 def _goes_on(source: Link, target: Link) -> bool:
-    """Whether a link can take over from one of another type."""
+    """Tells whether a link can take over from one of another type."""
     if bool(source.moments) is not bool(target.moments):
         return False
     if target.wholes and (source.type_name in _SIGNED_NU) is not (target.type_name in _SIGNED_NU):
@@ -250,20 +250,20 @@ def _goes_on(source: Link, target: Link) -> bool:
 
 
 def _may_move(source: Link, target: Link) -> bool:
-    """Whether arrays that are not of the parameters' shapes are below the same parameter."""
+    """Tells whether arrays of other shapes than the parameters' belong to the same one."""
     is_plain = target.moments or not any(shape_of(leaf.value) for leaf in target.leaves.values())
     shortest = min(len(source.names), len(target.names))
     return bool(is_plain) or _common_end(source.names, target.names) == shortest
 
 
 def _are_in_series(one: Names, other: Names) -> bool:
-    """Whether two links see the same gradients, not those of two labels of `optax.partition`."""
+    """Tells whether two links see the same gradients, under one label of `optax.partition`."""
     parted = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
     return not parted or one[parted - 1] != "inner_states"
 
 
 def _common_end(one: Names, other: Names) -> int:
-    """How many names at the end are the same."""
+    """The count of names at the end that are the same."""
     same = [a == b for a, b in zip(reversed(one), reversed(other), strict=False)]
     return same.index(False) if False in same else len(same)
 
@@ -274,7 +274,7 @@ def leaves_of(links: Iterable[Link]) -> Iterator[Leaf]:
 
 
 def is_covered(names: Names, absent: set[Names]) -> bool:
-    """Whether it, or something that it is below, is absent."""
+    """Tells whether it, or something that it is below, is absent."""
     return any(names[:i] in absent for i in range(len(names) + 1))
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lion_jax._leaves import is_array
+from lion_jax._core.leaves import is_array
+from lion_jax._core.types import KeyPath, Leaf
 
 # What orbax gives back as it was; others it refuses while it writes, without saying where.
 _DTYPES = frozenset(
@@ -36,7 +37,7 @@ def orbax() -> Any:
 
 
 class Record(NamedTuple):
-    """What a checkpoint says about one leaf.
+    """The record of one leaf in a checkpoint.
 
     Attributes:
       path: its keys, joined by "/".
@@ -56,7 +57,7 @@ class Record(NamedTuple):
         return f"{self.dtype}{tuple(self.shape)}"
 
 
-def record(path: jax.tree_util.KeyPath, leaf: Any) -> Record:
+def record(path: KeyPath, leaf: Leaf) -> Record:
     """The record of a leaf, without its checksum; refuses what no checkpoint can hold."""
     name = jax.tree_util.keystr(path, simple=True, separator="/") or "the root"
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
@@ -105,7 +106,7 @@ def first_difference(
 
 
 def places(saved: list[Record], wanted: list[Record]) -> list[int]:
-    """Where each saved leaf is in the tree to restore, whose nodes may sort their keys otherwise.
+    """The place of each saved leaf in the tree to restore, whose nodes may sort keys otherwise.
 
     Trees that are not the same keep their order, so that the first difference is found.
     """
@@ -115,8 +116,8 @@ def places(saved: list[Record], wanted: list[Record]) -> list[int]:
     return found if is_same else list(range(len(wanted)))
 
 
-def checksum(leaf: Any) -> int | None:
-    """That of a :class:`Record`."""
+def checksum(leaf: Leaf) -> int | None:
+    """The checksum of a :class:`Record`."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return None
     flat = _on_host(leaf).reshape(-1)
@@ -125,26 +126,26 @@ def checksum(leaf: Any) -> int | None:
     return zlib.crc32(flat.view(np.uint8).data)
 
 
-def to_write(leaf: Any) -> Any:
-    """What orbax writes: a host's array unless the leaf has a place on devices."""
+def to_write(leaf: Leaf) -> Any:
+    """The array that orbax writes: a host's unless the leaf has a place on devices."""
     return _bits(leaf) if has_place(leaf) else _on_host(leaf)
 
 
-def to_read(like: Any) -> Any:
-    """What orbax reads a leaf by: its sharding if it has one, else a host's array."""
+def to_read(like: Leaf) -> Any:
+    """The template that orbax reads a leaf by: its sharding, or else a host's array."""
     if has_place(like) and not _is_key(like):
         return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=_place(like))
     return to_read_on_host(like)
 
 
-def to_read_on_host(like: Any) -> np.ndarray:
-    """As `to_read`, whatever its sharding: an array of one entry's memory."""
+def to_read_on_host(like: Leaf) -> np.ndarray:
+    """The template for a host, whatever the sharding: an array of one entry's memory."""
     bits = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
     return np.broadcast_to(np.empty((), _native(bits.dtype)), bits.shape)
 
 
-def to_return(like: Any, read: Any) -> Any:
-    """What has been read, as an array of the kind of `like` and where it lies."""
+def to_return(like: Leaf, read: Any) -> Any:
+    """The array that was read, of the kind of `like` and where that lies."""
     if isinstance(read, jax.Array):
         return read
     if isinstance(like, np.ndarray | np.generic):
@@ -166,8 +167,8 @@ def read(folder: Any, templates: dict[str, Any]) -> dict[str, Any]:
         return checkpointer.restore(folder, args=args)
 
 
-def has_place(leaf: Any) -> bool:
-    """Whether it lies somewhere of its own, not just where JAX puts new arrays.
+def has_place(leaf: Leaf) -> bool:
+    """Tells whether it has a place of its own, not just that of new arrays.
 
     An array that JAX put somewhere by itself goes along with others in a computation; restored to
     a place of its own, a step counter could not meet parameters on a mesh.
@@ -177,7 +178,7 @@ def has_place(leaf: Any) -> bool:
     return getattr(leaf, "sharding", None) is not None
 
 
-def _place(leaf: Any) -> Any:
+def _place(leaf: Leaf) -> Any:
     """Its sharding; on the mesh in use where it is of an abstract one, as in explicit mode."""
     sharding = leaf.sharding
     if isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
@@ -185,7 +186,7 @@ def _place(leaf: Any) -> Any:
     return sharding
 
 
-def _on_host(leaf: Any) -> np.ndarray:
+def _on_host(leaf: Leaf) -> np.ndarray:
     """Its bits as orbax takes them: in the order of the indices and of this machine's bytes."""
     array = np.asarray(_bits(leaf), order="C")
     return array.astype(_native(array.dtype), copy=False)
@@ -195,13 +196,13 @@ def _native(dtype: Any) -> Any:
     return dtype.newbyteorder("=") if getattr(dtype, "byteorder", "=") in "<>" else dtype
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: Leaf) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _generator(like: Any) -> Any:
+def _generator(like: Leaf) -> Any:
     return jax.random.key_impl(jnp.empty((), like.dtype))
 
 
-def _bits(leaf: Any) -> Any:
+def _bits(leaf: Leaf) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf

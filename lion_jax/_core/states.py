@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from lion_jax._core.types import KeyPath, PyTree
+
 _VALUE = jax.tree_util.GetAttrKey("value")
 
 
@@ -14,9 +16,7 @@ def the_only(state: optax.OptState, field: str, owner: str, *holders: str) -> An
     return located(state, field, owner, *holders)[1]
 
 
-def located(
-    state: optax.OptState, field: str, owner: str, *holders: str
-) -> tuple[tuple[Any, ...], Any]:
+def located(state: optax.OptState, field: str, owner: str, *holders: str) -> tuple[KeyPath, PyTree]:
     """The path of the field that :func:`the_only` finds, and the field."""
     found = all_fields(unwrapped(state), field, *holders)
     if not found:
@@ -33,7 +33,7 @@ def located(
     return found[0]
 
 
-def all_fields(state: Any, field: str, *holders: str) -> list[tuple[tuple[Any, ...], Any]]:
+def all_fields(state: optax.OptState, field: str, *holders: str) -> list[tuple[KeyPath, PyTree]]:
     """The path and the value of this field in each state of these types within `state`.
 
     A state that was restored as dictionaries, or that flax nnx split from its optimizer, has lost
@@ -42,14 +42,14 @@ def all_fields(state: Any, field: str, *holders: str) -> list[tuple[tuple[Any, .
     return [*_fields_of(state, (), field, holders)] or [*_keys_of(state, (), field)]
 
 
-def unwrapped(tree: Any) -> Any:
+def unwrapped(tree: PyTree) -> Any:
     """The tree without what flax nnx puts around each array, parameters and counts alike."""
     return jax.tree.map(
         lambda node: _value(node) if is_wrapper(node) else node, tree, is_leaf=is_wrapper
     )
 
 
-def replaced(state: Any, where: tuple[Any, ...], new: Any) -> Any:
+def replaced(state: optax.OptState, where: KeyPath, new: PyTree) -> Any:
     """The state, in its wrappers if it has any, with the leaves of `new` at a path in it."""
     values = iter(jax.tree.leaves(new))
     below = jax.tree_util.tree_leaves_with_path(unwrapped(state))
@@ -57,7 +57,7 @@ def replaced(state: Any, where: tuple[Any, ...], new: Any) -> Any:
     return jax.tree.structure(state).unflatten(leaves)
 
 
-def is_wrapper(node: Any) -> bool:
+def is_wrapper(node: PyTree) -> bool:
     """Tells whether only a leaf, or a stand-in for an absent one, is below it, as its `value`.
 
     A NamedTuple is a state, even if its only field is called so.
@@ -70,29 +70,29 @@ def is_wrapper(node: Any) -> bool:
     return is_leaf(children[0][1]) or is_absent(children[0][1])
 
 
-def children_of(node: Any) -> list[tuple[Any, Any]]:
+def children_of(node: PyTree) -> list[tuple[Any, Any]]:
     """The children of a node, by key."""
     children = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
     return [(key, child) for (key,), child in children]
 
 
-def is_leaf(node: Any) -> bool:
+def is_leaf(node: PyTree) -> bool:
     """Tells whether there is nothing below it because it is a leaf."""
     return jax.tree_util.all_leaves([node])
 
 
-def is_absent(node: Any) -> bool:
+def is_absent(node: PyTree) -> bool:
     """Tells whether it is None, `optax.MaskedNode`, or what a checkpoint makes of one."""
     return node is None or (isinstance(node, dict | list | tuple) and not node)
 
 
-def _value(node: Any) -> Any:
+def _value(node: PyTree) -> Any:
     return children_of(node)[0][1]
 
 
 def _fields_of(
-    node: Any, keys: tuple[Any, ...], field: str, holders: tuple[str, ...]
-) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    node: PyTree, keys: KeyPath, field: str, holders: tuple[str, ...]
+) -> Iterator[tuple[KeyPath, PyTree]]:
     """The fields of this name in NamedTuples of these types, outer ones first."""
     is_holder = isinstance(node, tuple) and type(node).__name__ in holders
     if is_holder and field in getattr(node, "_fields", ()):
@@ -101,8 +101,8 @@ def _fields_of(
         yield from _fields_of(child, (*keys, key), field, holders)
 
 
-def _keys_of(node: Any, keys: tuple[Any, ...], field: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Likewise what mappings have under this key, but for those within a state that has a type."""
+def _keys_of(node: PyTree, keys: KeyPath, field: str) -> Iterator[tuple[KeyPath, PyTree]]:
+    """The values of this key in mappings, but for those within a state that has a type."""
     if hasattr(node, "_fields"):
         return
     if isinstance(node, Mapping) and field in node:

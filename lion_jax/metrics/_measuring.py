@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._dtypes import at_least_float32, round_to
-from lion_jax._leafwise import of_leaves
-from lion_jax._leaves import is_none, is_weight
-from lion_jax._patterns import distinct_paths
+from lion_jax._core.dtypes import at_least_float32, round_to
+from lion_jax._core.leafwise import of_leaves
+from lion_jax._core.leaves import is_none, is_weight
+from lion_jax._core.paths import distinct_paths
+from lion_jax._core.types import AxisName, DType, KeyPath, Leaf
 
 NEAR = 0.9  # of the bound that weight decay sets
-_EMPTY: list[list[Any]] = [[] for _ in range(6)]
+_EMPTY: list[list[Leaf]] = [[] for _ in range(6)]
 _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
 
 
@@ -34,14 +35,20 @@ class Step(NamedTuple):
     gradients: list[jax.Array]
     updates: list[jax.Array]
     params: list[jax.Array]
-    keys: list[Any]
+    keys: list[Leaf]
     names: list[str]
     has_gradient: list[bool]
     inner_state: optax.OptState
 
     @classmethod
     def of(
-        cls, gradients: Any, updates: Any, params: Any, inner_state: Any, signs: Any, known: Any
+        cls,
+        gradients: optax.Updates,
+        updates: optax.Updates,
+        params: optax.Params,
+        inner_state: optax.OptState,
+        signs: Any,
+        known: Any,
     ) -> "Step":
         """A step from trees like the parameters.
 
@@ -66,7 +73,7 @@ class Step(NamedTuple):
 
 
 def no_signs(params: optax.Params, largest: float) -> Any:
-    """What to compare the first update's signs with; of more than `largest` entries, nothing."""
+    """Signs to compare the first update's with; of more than `largest` entries, none."""
     leaves, treedef = jax.tree.flatten(params)
     entries = sum(math.prod(jnp.shape(p)) for p in leaves if is_weight(p))
 
@@ -81,7 +88,7 @@ def no_signs(params: optax.Params, largest: float) -> Any:
 
 
 def keeps(signs: Any) -> bool:
-    """Whether there are signs to compare with."""
+    """Tells whether there are signs to compare with."""
     return any(s.size for s in jax.tree.leaves(signs))
 
 
@@ -129,7 +136,7 @@ def metrics_from(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def over_devices(
-    sums: dict[str, list[jax.Array]], axis_name: Any, dtype: Any, per_parameter: bool
+    sums: dict[str, list[jax.Array]], axis_name: AxisName | None, dtype: DType, per_parameter: bool
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The sums over all parameters, of shape (), and of each (or none), of shape (parameters,).
 
@@ -156,7 +163,7 @@ def over_devices(
     return of_all, dict(zip(sums, by_parameter.T, strict=True))
 
 
-def _split_over(sums: Sequence[jax.Array], axis_name: Any) -> tuple[Any, ...]:
+def _split_over(sums: Sequence[jax.Array], axis_name: AxisName | None) -> tuple[Any, ...]:
     """The axes along which devices hold different parts of what was summed.
 
     Only `shard_map` keeps track of what varies along an axis; elsewhere everything is said to.
@@ -172,7 +179,7 @@ def _varying(x: jax.Array) -> frozenset[Any]:
     return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())
 
 
-def _moments(step: Step) -> list[Any] | None:
+def _moments(step: Step) -> list[Leaf] | None:
     """The first moment of each parameter, found by field and path; 0 where there is none.
 
     None for a state without one, or with one of another structure than the parameters.
@@ -197,7 +204,7 @@ def _moments(step: Step) -> list[Any] | None:
     return moments
 
 
-def _is_gathered(path: Any) -> bool:
+def _is_gathered(path: KeyPath) -> bool:
     """Tells whether a path leads through the state of sign_gather, where devices have parts."""
     return any(getattr(key, "tuple_name", "") == "SignGatherState" for key in path)
 
@@ -210,13 +217,13 @@ def _first_moments(state: optax.OptState) -> Iterator[tuple[Any, Any]]:
                 yield path, moment
 
 
-def _or_zeros(x: Any, p: Any) -> jax.Array:
+def _or_zeros(x: Leaf, p: Leaf) -> jax.Array:
     """An array; zeros for what has no gradient."""
     return jnp.zeros_like(p) if x is None else jnp.asarray(x)
 
 
 def _as_stored(x: jax.Array) -> jax.Array:
-    """What its dtype holds of it, where a compiler would go on with more than that."""
+    """The array as its dtype holds it, where a compiler would go on with more digits."""
     return round_to(x.astype(at_least_float32(x)), x.dtype)
 
 

@@ -1,19 +1,18 @@
 """A number of its own for each leaf, beside the hyperparameters that all leaves have in common."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._checks import is_function
-from lion_jax._dtypes import at_least_float32
-from lion_jax._leafwise import PerLeaf, in_order_of, map_leaves
-from lion_jax._leaves import is_none
+from lion_jax._core.dtypes import at_least_float32
+from lion_jax._core.leafwise import PerLeaf, in_order_of, map_leaves
+from lion_jax._core.leaves import is_function, is_none
+from lion_jax._core.types import Leaf, LeafRule, Mask, PyTree
 
 
-def spread(mask: Any, params: optax.Params, name: str = "mask") -> Any:
+def spread(mask: Mask, params: optax.Params, name: str = "mask") -> PyTree:
     """A tree like the parameters from a prefix of one, a function to one, or None for True."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
     shares = shares_of(mask, params, name)
@@ -22,7 +21,7 @@ def spread(mask: Any, params: optax.Params, name: str = "mask") -> Any:
     )
 
 
-def shares_of(mask: Any, params: optax.Params, name: str = "mask") -> PerLeaf:
+def shares_of(mask: Mask, params: optax.Params, name: str = "mask") -> PerLeaf:
     """The leaves of `spread`."""
     tree = mask(params) if is_function(mask) else True if mask is None else mask
     shares, treedef = jax.tree.flatten(tree, is_leaf=is_none)
@@ -40,10 +39,10 @@ def shares_of(mask: Any, params: optax.Params, name: str = "mask") -> PerLeaf:
 
 
 def map_shares(
-    function: Callable[..., Any],
+    function: LeafRule,
     updates: optax.Updates,
-    read: tuple[Any, ...],
-    shares: Any,
+    read: tuple[PyTree, ...],
+    shares: PyTree,
     idle: float,
     **hyperparameters: Any,
 ) -> optax.Updates:
@@ -82,6 +81,6 @@ def map_shares(
     )
 
 
-def _dtype_beside(u: Any) -> jnp.dtype:
+def _dtype_beside(u: Leaf) -> jnp.dtype:
     """A share beside an integer is no integer."""
     return jnp.promote_types(at_least_float32(u), jnp.float32)

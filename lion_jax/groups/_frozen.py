@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._leaves import is_array, is_none, is_weight
+from lion_jax._core.leaves import is_array, is_none, is_weight
+from lion_jax._core.types import Leaf, PyTree
 
 
 class Frozen(NamedTuple):
@@ -20,12 +21,12 @@ class Frozen(NamedTuple):
       flags: for each whether it is frozen.
     """
 
-    leaves: list[Any]
+    leaves: list[Leaf]
     treedef: Any
     flags: list[bool]
 
     @classmethod
-    def of(cls, params: Any, is_frozen: Callable[[Any], Any]) -> "Frozen":
+    def of(cls, params: optax.Params, is_frozen: Callable[[Any], Any]) -> "Frozen":
         """From parameters and a function from them to a tree of booleans."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         chosen = iter(jax.tree.leaves(is_frozen(params)))
@@ -39,12 +40,12 @@ class Frozen(NamedTuple):
             for i, x in enumerate(self.leaves)
         )
 
-    def without_rest(self, tree: Any) -> Any:
+    def without_rest(self, tree: PyTree) -> Any:
         """A tree without the frozen leaves of which there are no gradients, as of a function."""
         parts = self.treedef.flatten_up_to(tree)
         return self._tree(None if self._is_rest(i) else x for i, x in enumerate(parts))
 
-    def with_rest(self, updates: Any, gradients: Any) -> Any:
+    def with_rest(self, updates: optax.Updates, gradients: optax.Updates) -> Any:
         """Updates for these too: 0, or None for what can have none."""
         parts = zip(
             self.leaves, *map(self.treedef.flatten_up_to, (updates, gradients)), strict=True
@@ -53,7 +54,7 @@ class Frozen(NamedTuple):
             _zero(x, g) if self._is_rest(i) else u for i, (x, u, g) in enumerate(parts)
         )
 
-    def hidden_in(self, extra_args: dict[str, Any], params: Any) -> dict[str, Any]:
+    def hidden_in(self, extra_args: dict[str, Any], params: PyTree) -> dict[str, Any]:
         """Extra arguments for a transformation that does not see the frozen parameters.
 
         Trees like the parameters lose their frozen leaves. Functions of parameters get those that
@@ -85,14 +86,14 @@ class Frozen(NamedTuple):
 
         return on_all
 
-    def _masked(self, tree: Any) -> Any:
+    def _masked(self, tree: PyTree) -> Any:
         parts = zip(self.treedef.flatten_up_to(tree), self.flags, strict=True)
         return self._tree(
             part if not flag else None if self._is_rest(i) else optax.MaskedNode()
             for i, (part, flag) in enumerate(parts)
         )
 
-    def _is_like(self, tree: Any) -> bool:
+    def _is_like(self, tree: PyTree) -> bool:
         """Tells whether it has an array of the same shape, or None, for every parameter."""
         try:
             parts = self.treedef.flatten_up_to(tree)
@@ -111,6 +112,6 @@ class Frozen(NamedTuple):
         return self.treedef.unflatten(leaves)
 
 
-def _zero(x: Any, gradient: Any) -> Any:
+def _zero(x: Leaf, gradient: Any) -> Any:
     is_number = is_array(x) and not jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended)
     return jnp.zeros_like(x) if is_number and gradient is not None else None

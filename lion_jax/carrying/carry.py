@@ -12,10 +12,13 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from lion_jax._checks import check_transformation
-from lion_jax._dtypes import cast
-from lion_jax._leaves import arrays_of
-from lion_jax._links import (
+from lion_jax._core.dtypes import cast
+from lion_jax._core.kinds import TRANSFORMATION
+from lion_jax._core.leaves import arrays_of
+from lion_jax._core.paths import Pattern, first_match
+from lion_jax._core.rule import takes
+from lion_jax._core.states import is_absent, unwrapped
+from lion_jax.carrying._links import (
     Leaf,
     Link,
     Names,
@@ -28,14 +31,12 @@ from lion_jax._links import (
     shape_of,
     unit_of,
 )
-from lion_jax._patterns import Pattern, first_match
-from lion_jax._states import is_absent, unwrapped
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class CarryReport:
-    """What :func:`carry_state` did; ``print`` shows it by field, in a few lines.
+    """A report of :func:`carry_state`; ``print`` shows it by field, in a few lines.
 
     Attributes:
       carried: paths in the new state of what comes from the old one.
@@ -51,7 +52,7 @@ class CarryReport:
     lines: tuple[str, ...]
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython shows."""
+        """The text that IPython shows."""
         del cycle
         printer.text(str(self))
 
@@ -60,6 +61,7 @@ class CarryReport:
         return "\n".join(self.lines)
 
 
+@takes(new_transformation=TRANSFORMATION)
 def carry_state(
     old_state: Any,
     new_transformation: optax.GradientTransformation,
@@ -122,8 +124,7 @@ def carry_state(
       TypeError: a ``new_transformation`` that is none.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
       >>> state = optax.lion(1e-4).init(params)
       >>> clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.lion(1e-4))
@@ -134,7 +135,6 @@ def carry_state(
       created  slow_params (2 leaves)
       created  steps_since_sync (1 leaf)
     """
-    check_transformation("new_transformation", new_transformation)
     params = arrays_of(params)
     new_state = new_transformation.init(params)
     names = {names for names, leaf in names_below(unwrapped(params)) if not is_absent(leaf)}
@@ -306,7 +306,7 @@ def _summary(notes: list[str]) -> str:
 
 
 def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
-    """What should not pass unnoticed about a leaf that is carried."""
+    """A remark on a leaf that is carried, where there is one to make."""
     if source is None:
         return ""
     before, after = source.value, leaf.value
@@ -326,7 +326,7 @@ def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether its value is known: neither traced nor abstract."""
+    """Tells whether its value is known: neither traced nor abstract."""
     return not isinstance(value, Tracer | jax.ShapeDtypeStruct) and shape_of(value) == ()
 
 
@@ -352,7 +352,7 @@ def _absent(links: Iterable[Link]) -> set[Names]:
 
 
 def _kind(value: Any) -> tuple[str, tuple[int, ...]]:
-    """What has to agree: a wider or narrower number may be cast, another kind may not.
+    """The kind that has to agree: numbers may be cast to another width, not to another kind.
 
     Integers of a parameter are codes, which mean something else at another width.
     """

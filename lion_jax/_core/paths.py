@@ -9,20 +9,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._leaves import is_array
-from lion_jax._states import unwrapped
+from lion_jax._core.leaves import is_array
+from lion_jax._core.states import unwrapped
+from lion_jax._core.types import KeyPath, Leaf, PyTree
 
 Pattern = str | re.Pattern[str] | Callable[[str, Any], bool]
 
 _NEAR = 0.6  # difflib's own idea of a good enough match
 
 
-def present_paths(tree: Any) -> list[str]:
+def present_paths(tree: PyTree) -> list[str]:
     """The path of each leaf."""
     return [path for path, leaf in _with_paths(tree) if not _is_absent(leaf)]
 
 
-def distinct_paths(tree: Any) -> list[str]:
+def distinct_paths(tree: PyTree) -> list[str]:
     """The path of each leaf, told apart from every other: a slash within a key is %2F.
 
     That of a tree which is a single leaf is a dot.
@@ -44,7 +45,7 @@ class _Rule(NamedTuple):
 
     pattern: Pattern
     matches: Callable[[str, Any], bool]
-    value: Any
+    value: Leaf
 
 
 def first_match(
@@ -96,7 +97,7 @@ def _matcher(pattern: Pattern) -> Callable[[str, Any], bool]:
     return lambda path, leaf: search(path) is not None
 
 
-def _refuse_count(params: Any) -> None:
+def _refuse_count(params: Leaf) -> None:
     """Refuses a single integer, which is what a schedule gets; no parameter is one."""
     if not jax.tree_util.all_leaves([params]):
         return
@@ -147,11 +148,11 @@ def _near_misses(pattern: str, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(near))[:5]
 
 
-def _is_absent(leaf: Any) -> bool:
+def _is_absent(leaf: Leaf) -> bool:
     return leaf is None or isinstance(leaf, optax.MaskedNode)
 
 
-def _with_paths(tree: Any) -> list[tuple[str, Any]]:
+def _with_paths(tree: PyTree) -> list[tuple[str, Any]]:
     """Leaves, and what stands in the place of absent ones, by path."""
     return [
         (jax.tree_util.keystr(keys, simple=True, separator="/"), leaf)
@@ -159,5 +160,5 @@ def _with_paths(tree: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _with_keys(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+def _with_keys(tree: PyTree) -> list[tuple[KeyPath, PyTree]]:
     return jax.tree_util.tree_leaves_with_path(unwrapped(tree), is_leaf=_is_absent)

@@ -1,18 +1,14 @@
 """The hyperparameters in force, in the state of every named optimizer."""
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, ParamSpec
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._schedules import read, schedules_among
-from lion_jax._states import the_only
-
-P = ParamSpec("P")
+from lion_jax._core.states import the_only
+from lion_jax._core.types import Scalar
 
 
 class HyperparametersState(NamedTuple):
@@ -59,8 +55,7 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
       ValueError: no optimizer of this package in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> import lion_jax
+      >>> import jax.numpy as jnp, lion_jax, optax
       >>> tx = lion_jax.lion(optax.linear_schedule(1e-3, 0.0, 4), weight_decay=0.5)
       >>> params = jnp.ones(2)
       >>> state = tx.init(params)
@@ -75,80 +70,42 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
       weight_decay 0.5
     """
     owner = "optimizer of lion_jax"
-    shown = the_only(state, "hyperparameters", owner, HyperparametersState.__name__)
-    return by_name(shown)
+    return by_name(the_only(state, "hyperparameters", owner, HyperparametersState.__name__))
 
 
-def by_name(shown: Mapping[str, Any]) -> dict[str, Any]:
+def by_name(shown: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The numbers that a state shows, by the names of their arguments, in alphabetical order."""
     return dict(sorted(shown.items()))  # as JAX sorts dictionaries
 
 
-def shows_hyperparameters(*names: str, weight_bound: Callable[..., Any] | None = None):
-    """Lets named hyperparameters of a factory be schedules, and keeps in its state what they were.
-
-    Schedules are read once per update, and the factory builds the chain of that update from their
-    numbers: what is shown is what was used. All other arguments reach it as they came. It also gets
-    to see the schedules themselves, once, at construction, for its checks.
-
-    Every update writes all values anew, so that a restored state shows the numbers of this run and
-    not those of the one that saved it. There is always a counter: a state outlives the change from
-    a number to a schedule.
+def shown(
+    arguments: Mapping[str, Any], weight_bound: Callable[..., Scalar] | None
+) -> dict[str, jax.Array]:
+    """The numbers among the arguments of a rule, by our names for them.
 
     Args:
-      *names: arguments that are numbers, schedules or, not to be shown, None; `betas` are several.
+      arguments: numbers by name; of those that are None nothing is shown, and `betas` are several.
       weight_bound: from what is shown, by name, to the size at which the decay balances a step;
         only for rules whose updates are signs, which its presence tells.
     """
-
-    def decorate(
-        factory: Callable[P, optax.GradientTransformation],
-    ) -> Callable[P, optax.GradientTransformationExtraArgs]:
-        @functools.wraps(factory)
-        def showing(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
-            factory(*args, **kwargs)  # refuses here, rather than at init, what makes no sense
-            bound = inspect.signature(factory).bind(*args, **kwargs)
-            bound.apply_defaults()
-            return _show(factory, bound.arguments, names, weight_bound)
-
-        return showing
-
-    return decorate
+    numbers = {name: _as_float(value) for name, value in _by_our_names(arguments)}
+    if weight_bound is not None:
+        largest = float(jnp.finfo(jnp.result_type(float)).max)
+        bound = weight_bound(**numbers)
+        is_number = isinstance(bound, float)
+        numbers["weight_bound"] = _as_float(
+            min(bound, largest) if is_number else jnp.minimum(bound, largest)
+        )
+    return numbers
 
 
-def _show(
-    factory: Callable[..., optax.GradientTransformation],
-    arguments: dict[str, Any],
-    names: tuple[str, ...],
-    weight_bound: Callable[..., Any] | None,
-) -> optax.GradientTransformationExtraArgs:
-    schedules = schedules_among(arguments, names)
-    arrays = frozenset(name for name in names if isinstance(arguments[name], jax.Array))
-
-    def at(count):
-        values = arguments | read(schedules, count)
-        shown = _shown({name: values[name] for name in names}, weight_bound)
-        return optax.with_extra_args_support(factory(**values)), shown
-
-    def init_fn(params):
-        count = jnp.zeros((), jnp.int32)
-        tx, shown = at(count)
-        return HyperparametersState(_hidden(shown, arrays), count, tx.init(params))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        before, count, inner_state = state
-        tx, shown = at(count)
-        updates, inner_state = tx.update(updates, inner_state, params, **extra_args)
-        count = jnp.asarray(optax.safe_increment(count))
-        if isinstance(before, _Hidden):  # as it has been since `init`
-            shown = _hidden(shown, before.names)
-        return updates, HyperparametersState(shown, count, inner_state)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+def hidden_names(state: optax.OptState) -> frozenset[str]:
+    """The names that a state hides from optax's `tree_get`."""
+    return getattr(getattr(state, "hyperparameters", None), "names", frozenset())
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class _Hidden(dict[str, Any]):
+class _Hidden(dict[str, jax.Array]):
     """A dictionary that does not tell of some of its names.
 
     `optax.inject_hyperparams` has these numbers under the same names, and optax's `tree_get` takes
@@ -167,33 +124,19 @@ class _Hidden(dict[str, Any]):
         return children, (order, self.names)
 
     @classmethod
-    def tree_unflatten(cls, aux: Any, values: Any) -> "_Hidden":
+    def tree_unflatten(cls, aux: Any, values: Iterable[jax.Array]) -> dict[str, jax.Array]:
         """The same names, hidden and not."""
         order, names = aux
-        return _hidden(dict(zip(order, values, strict=True)), names)
+        return hidden(dict(zip(order, values, strict=True)), names)
 
 
-def _hidden(shown: dict[str, Any], names: frozenset[str]) -> Any:
-    """The numbers shown, some of them under names that only `hyperparameters` finds."""
+def hidden(numbers: dict[str, jax.Array], names: frozenset[str]) -> dict[str, jax.Array]:
+    """The numbers, some of them under names that only :func:`hyperparameters` finds."""
     if not names:
-        return shown
-    hidden = _Hidden(shown)
-    hidden.names = names
-    return hidden
-
-
-def _shown(
-    values: Mapping[str, Any], weight_bound: Callable[..., Any] | None
-) -> dict[str, jax.Array]:
-    shown = {name: _as_float(value) for name, value in _by_our_names(values)}
-    if weight_bound is not None:
-        largest = float(jnp.finfo(jnp.result_type(float)).max)
-        bound = weight_bound(**shown)
-        is_number = isinstance(bound, float)
-        shown["weight_bound"] = _as_float(
-            min(bound, largest) if is_number else jnp.minimum(bound, largest)
-        )
-    return shown
+        return numbers
+    partly = _Hidden(numbers)
+    partly.names = names
+    return partly
 
 
 def _by_our_names(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -204,6 +147,6 @@ def _by_our_names(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "learning_rate" if name == "lr" else name, value
 
 
-def _as_float(value: Any) -> jax.Array:
+def _as_float(value: Scalar) -> jax.Array:
     """A buffer of its own: the state may be donated, the caller's array may not."""
     return jnp.array(value, jnp.result_type(float))

@@ -1,0 +1,1 @@
+"""The ground floor: imports no room, and every room may import it."""
