@@ -1,4 +1,4 @@
-"""What the command line `lion-jax` takes, and how it explains itself."""
+"""The arguments of the command line `lion-jax`, and its help texts."""
 
 import argparse
 import math
@@ -305,5 +305,5 @@ def _size(text: str) -> float:
 
 
 def names(text: str) -> list[str]:
-    """What stands between the commas."""
+    """The names that stand between the commas."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""What a step of each optimizer costs on this machine: time, compilation and memory."""
+"""The cost of a step of each optimizer on this machine: time, compilation and memory."""
 
 import dataclasses
 import gc
@@ -39,22 +39,22 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, samples: np.ndarray, percentiles: tuple[int, int, int] = (25, 50, 75)) -> "Spread":
-        """Of samples, one for each round."""
+        """The spread of samples, one for each round or compilation."""
         return cls(*(float(x) for x in np.percentile(samples, percentiles)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one contender cost.
+    """The cost of one contender.
 
     Attributes:
       rule: the rule.
       package: whose implementation.
-      seconds: of a step, for each round.
+      seconds: time of a step, for each round.
       compile_seconds: rows of a :class:`CompileSeconds`; None where nothing is compiled.
       state_bytes: memory that stays between steps beside parameters and gradients.
       scratch_bytes: temporary memory of a step; None where nobody says.
-      least_bytes: what a step has to read and write; None where that differs between steps.
+      least_bytes: bytes that a step has to read and write; None where that differs between steps.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""What people see of a benchmark: two tables, a summary, a picture, the records."""
+"""The report of a benchmark: two tables, a summary, a picture, the records."""
 
 from pathlib import Path
 

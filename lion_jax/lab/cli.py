@@ -197,7 +197,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _description(make: Callable[[], Task]) -> str:
-    """What a task is, or why this machine does not have it."""
+    """The description of a task, or the reason why this machine does not have it."""
     try:
         return make().description
     except RequestError as error:

@@ -39,7 +39,7 @@ class Band:
 
     @property
     def factor(self) -> float:
-        """How many times the upper end is the lower one."""
+        """The upper end divided by the lower one."""
         return self.high / self.low
 
 
@@ -83,7 +83,7 @@ class Result:
 
     @property
     def is_best_at_edge(self) -> bool:
-        """Whether the best learning rate is the smallest or largest tried, of several."""
+        """Tells whether the best learning rate, of several, is the smallest or largest tried."""
         return len(self.learning_rates) > 1 and self.best in (0, len(self.learning_rates) - 1)
 
     @property
@@ -126,7 +126,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """The results of `compare`.
 
     Attributes:
       task: the task.
@@ -142,7 +142,7 @@ class Comparison:
 
     @property
     def baseline(self) -> Result:
-        """What differences are taken to: the rule asked for, or the best on test data."""
+        """The result that others are compared to: the rule asked for, or the best on test data."""
         if self.against is None:
             return max(self.results, key=lambda result: result.test_accuracy)
         return next(result for result in self.results if result.rule.name == self.against)
@@ -322,7 +322,7 @@ def _rates(rule: Rule, count: int) -> np.ndarray:
 
 
 def _crossing(log_rates: np.ndarray, surplus: np.ndarray) -> tuple[float, bool]:
-    """Where the surplus, positive at first, falls to 0; the last rate and True if it never does."""
+    """The log rate at which the surplus falls to 0, and False; else the last log rate, and True."""
     for i in range(1, len(surplus)):
         if surplus[i] < 0:
             share = surplus[i - 1] / (surplus[i - 1] - surplus[i])

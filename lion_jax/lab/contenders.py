@@ -1,4 +1,4 @@
-"""Who runs in a benchmark: each rule as lion_jax, optax and other packages implement it."""
+"""The contenders of a benchmark: each rule as lion_jax, optax and other packages implement it."""
 
 import dataclasses
 import importlib
@@ -71,7 +71,7 @@ class Contender:
 
 
 def contenders(dtype: str) -> list[Contender]:
-    """All that are installed, for parameters of a dtype."""
+    """All contenders that are installed, for parameters of a dtype."""
     decay: dict[str, Any] = {"weight_decay": WEIGHT_DECAY}
     narrow = {**decay, "mu_dtype": jnp.bfloat16}
     theirs, ours = optax.lion(LEARNING_RATE, **decay), lion(LEARNING_RATE, **decay)

@@ -1,4 +1,4 @@
-"""What a request that cannot be met raises, and the checks that all commands share."""
+"""The error of a request that cannot be met, and the checks that all commands share."""
 
 import difflib
 import math
@@ -10,7 +10,7 @@ _SMALLEST, _LARGEST = 1e-37, 1e38  # what float32 holds
 
 
 class RequestError(ValueError):
-    """What cannot be compared, tested or timed as asked; the message says what is possible."""
+    """A request that cannot be met as asked; the message says what is possible."""
 
 
 def known(kind: str, name: Any, table: dict[str, Any]) -> str:

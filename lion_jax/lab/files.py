@@ -69,7 +69,7 @@ def write_json(document: Any, path: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that every figure depends on."""
+    """The versions of the packages that every figure depends on."""
     return {
         "lion_jax": lion_jax.__version__,
         "jax": jax.__version__,

@@ -1,4 +1,4 @@
-"""What people see of a learning-rate range test: a table, a summary, a picture, the records."""
+"""The report of a learning-rate range test: a table, a summary, a picture, the records."""
 
 import math
 from pathlib import Path

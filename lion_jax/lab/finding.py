@@ -16,7 +16,7 @@ _EXPLODED = 100.0  # first losses: whatever comes after it does not count
 
 
 class Reading(NamedTuple):
-    """What one run says.
+    """The reading of one run: its smoothed losses and the learning rate that they suggest.
 
     Attributes:
       smoothed: the smoothed losses before the divergence, of shape (steps until then,).
@@ -36,15 +36,15 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a range test found.
+    """The outcome of a range test.
 
     Attributes:
       subject: what was trained.
-      loss_unit: of the losses; empty where they have none.
+      loss_unit: unit of the losses; empty where they have none.
       settings: lowest and highest learning rate, steps and the like.
       learning_rates: one for each step, evenly spaced on a logarithmic scale, of shape (steps,).
-      losses: of each step's batch, before its update, of shape (seeds, steps).
-      readings: what each seed says, in the order of the losses.
+      losses: loss of each step's batch, before its update, of shape (seeds, steps).
+      readings: the reading of each seed, in the order of the losses.
     """
 
     subject: str
@@ -80,12 +80,12 @@ class Finding:
 
     @property
     def criterion(self) -> str:
-        """How the suggestion was chosen, in words."""
+        """The criterion that chose the suggestion, in words."""
         return CRITERION
 
     @property
     def diverged_at(self) -> np.ndarray:
-        """Where each seed diverged, NaN where it did not, of shape (seeds,)."""
+        """The learning rate at which each seed diverged, else NaN, of shape (seeds,)."""
         return np.array([reading.diverged_at for reading in self.readings])
 
     def records(self) -> list[dict[str, Any]]:
@@ -148,12 +148,12 @@ def read(learning_rates: np.ndarray, losses: np.ndarray) -> Reading:
 
 
 def _before(is_over: np.ndarray) -> int:
-    """How many steps there are before the first where it is over, or in all."""
+    """Counts the steps before the first where it is over; all steps where it never is."""
     return int(np.argmax(is_over)) if is_over.any() else len(is_over)
 
 
 def _falls(first: float, last: float, losses: np.ndarray, window: int) -> bool:
-    """Whether a smoothed loss that goes from `first` to `last` does so by more than chance."""
+    """Tells whether a smoothed loss falls from `first` to `last` by more than chance."""
     standard_error = np.diff(losses).std() / math.sqrt(2 * window)
     return first - last > max(_CLEAR * standard_error, _NOTICEABLE * abs(first))
 

@@ -1,4 +1,4 @@
-"""What memory there is, and what trees take of it."""
+"""The memory that a device has free, and the memory that trees take."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How commands tell their progress: on standard error, in bars on a terminal, else in lines."""
+"""The progress of commands, told on standard error: in bars on a terminal, else in lines."""
 
 import sys
 from collections.abc import Callable, Iterator

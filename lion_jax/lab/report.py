@@ -1,4 +1,4 @@
-"""What people see of a comparison: a table, a verdict, a picture, the records."""
+"""The report of a comparison: a table, a verdict, a picture, the records."""
 
 import itertools
 import math
@@ -61,7 +61,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def _cells(comparison: Comparison, result: Result) -> dict[str, str]:
-    """What the table says of a rule, by column."""
+    """The cells of a rule's row in the table, by column."""
     against, band, diverged = comparison.against, result.good_band, result.outcome.diverged
     weights, state = result.weight_bytes_per_parameter, result.state_bytes_per_parameter
     cells = {

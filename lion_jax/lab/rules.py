@@ -128,12 +128,12 @@ _RULES = [
 
 
 class _Format(NamedTuple):
-    """How a rule's parameters and state are stored.
+    """A format in which a rule's parameters and state are stored.
 
     Attributes:
-      description: what that makes of a rule, by the rule's name.
+      description: a template for the rule's description, filled with the rule's name.
       wrap: `transformation -> transformation`.
-      params_dtype: of the parameters; None leaves them in float32.
+      params_dtype: dtype of the parameters; None leaves them in float32.
     """
 
     description: str

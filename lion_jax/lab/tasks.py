@@ -170,7 +170,7 @@ def text() -> Task:
 
 
 def _language_reference() -> str:
-    """What ``help("TOPIC")`` says on all topics; of paragraphs alike, the first."""
+    """The text of ``help("TOPIC")`` on all topics, in lower case; each paragraph is there once."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:

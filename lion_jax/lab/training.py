@@ -24,7 +24,7 @@ SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
 
 
 class Outcome(NamedTuple):
-    """What came of each run; arrays of shape (learning rates, seeds).
+    """The outcome of each run, in arrays of shape (learning rates, seeds).
 
     Attributes:
       train_loss: mean cross-entropy on the whole training split at the end, in nats.
@@ -85,7 +85,7 @@ def train(
 def run_interruptibly(compiled: Callable[..., Any], *arguments: Any) -> Any:
     """The results of a compiled program, on the host.
 
-    In a thread, since the main thread hears Ctrl-C only between two lines of Python.
+    They run in a thread, since the main thread hears Ctrl-C only between two lines of Python.
     """
     pool = ThreadPoolExecutor(max_workers=1)
     results = pool.submit(lambda: jax.device_get(compiled(*arguments))).result()
@@ -102,7 +102,7 @@ def _program(
     batch_size: int,
     on_step: Callable[[int], None],
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """From peak learning rates to outcomes: a vmap over rates and seeds, a scan over steps."""
+    """A program from peak rates to outcomes: a vmap over rates and seeds, a scan over steps."""
     task = task.stored_in(rule.params_dtype)
     guess_loss = scipy.stats.entropy(np.bincount(task.train.y))
     x, y = jnp.asarray(task.train.x), jnp.asarray(task.train.y)

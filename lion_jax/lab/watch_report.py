@@ -1,4 +1,4 @@
-"""What people see of watched rules: a table, a summary, a picture, the records."""
+"""The report of watched rules: a table, a summary, a picture, the records."""
 
 import math
 from pathlib import Path

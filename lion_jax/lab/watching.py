@@ -24,15 +24,15 @@ TUNING_SEEDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """What `watch` saw.
+    """The steps and metrics that `watch` recorded.
 
     Attributes:
       task: the task.
       settings: steps, every, seed, batch size, schedule, the learning rate of each rule, and which
         of them were tuned.
       steps: the steps recorded, counted from 1, of shape (records,).
-      values: by rule and metric, arrays of shape (records,): ``loss``, of the step's batch before
-        the step, in nats; and what ``lion_jax.read_metrics`` says.
+      values: arrays of shape (records,) by rule and metric: ``loss``, the loss of the step's batch
+        before the step, in nats; and the metrics that ``lion_jax.read_metrics`` gives.
     """
 
     task: Task
@@ -169,7 +169,7 @@ def _program(
     per_parameter: bool,
     on_step: Callable[[int], None],
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """From a peak learning rate to what each recorded step says: a scan in a scan."""
+    """A program from a peak learning rate to the metrics of recorded steps: a scan in a scan."""
     task = task.stored_in(rule.params_dtype)
     x, y = jnp.asarray(task.train.x), jnp.asarray(task.train.y)
     shape = SCHEDULES[schedule](steps)

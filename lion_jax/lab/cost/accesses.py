@@ -1,4 +1,4 @@
-"""Which elements of which arrays an instruction reads and writes."""
+"""The arrays that an instruction reads and writes, and how many of their elements."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from lion_jax.lab.cost.hlo import Array, Computation, Instruction, Program
 
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
-"""Which operand is the update, of what the first operand is."""
+"""The index of the operand that is the update; operand 0 is the array that it updates."""
 _ELEMENT_BY_ELEMENT = ("bitcast", "reshape", "copy", "transpose", "convert")
 _WITH_OPERANDS = ("slice-start", "all-gather-start", "collective-permute-start")
 """Their results stand behind their operands, with which they share a tuple."""
@@ -17,8 +17,8 @@ def reads(
 ) -> Iterator[tuple[Array, int]]:
     """Arrays that an instruction reads, with the number of elements.
 
-    A slice reads what it cuts out, also within a fusion, and an update in place nothing of what it
-    updates, a scatter that adds what it adds to; an operand that comes twice is read once.
+    A slice reads what it cuts out, also within a fusion. An update in place reads nothing of what
+    it updates, but a scatter that adds reads what it adds to. An operand given twice is read once.
     """
     if i.opcode == "slice-start":
         yield from zip(i.part(0), [x.size for x in i.part(1)], strict=False)
@@ -118,7 +118,7 @@ def _written_to(program: Program, fused: Computation, name: str) -> int:
 
 
 def _behind_names(computation: Computation, i: Instruction) -> Instruction:
-    """What an instruction is once it is not renamed or reshaped."""
+    """Finds the instruction that was renamed, reshaped or copied."""
     while i.opcode in ("bitcast", "reshape", "copy"):
         i = computation.by_name[i.operands[0]]
     return i

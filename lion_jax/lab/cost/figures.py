@@ -10,24 +10,24 @@ from lion_jax.lab.cost.wires import Sent
 
 @dataclasses.dataclass(frozen=True)
 class PodCost:
-    """What a step costs each chip, counted in its compiled program.
+    """The cost of a step for each chip, counted in its compiled program.
 
     All bytes are of one chip and one step. Bytes stored, moved through HBM and temporary are also
-    given per parameter that a chip holds; bytes sent per parameter of the model.
+    given per parameter that a chip holds; bytes sent are also given per parameter of the model.
 
     Attributes:
       rule: the rule's name.
       settings: model, topology, sharding and dtype.
-      chips: of the slice; 1 with the sharding `single`.
-      parameters: of the model.
+      chips: number of chips of the slice; 1 with the sharding `single`.
+      parameters: number of parameters of the model.
       held: parameters that a chip holds.
-      stored_bytes: of parameters and state, without padding.
+      stored_bytes: bytes of parameters and state, without padding.
       stored_in_tiles: the same with the padding of the tiles that arrays lie in.
       traffic: what the step moves through HBM, and its collectives.
       temporary_bytes: what the program needs beside its arguments and results.
       exchanges: each collective with what it sends.
       links_per_chip: outgoing links of a chip, the mean.
-      floors: the least of each.
+      floors: the least that the layout needs of each.
       coarse: what the layout splits over fewer chips than there are, and over how many: parameters
         by their paths with `fsdp`, leaves of the state with `zero` and `sign_gather`; those that
         take most of a chip first.

@@ -41,7 +41,7 @@ class Stored:
 
     @functools.cached_property
     def whole_bytes(self) -> float:
-        """Of the leaf over all chips, once."""
+        """Bytes of the leaf over all chips, each element counted once."""
         part = math.prod(self.leaf.sharding.shard_shape(self.leaf.shape))
         return self.array.nbytes * self.leaf.size / part if part else 0.0
 

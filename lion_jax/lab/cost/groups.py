@@ -1,4 +1,4 @@
-"""Which chips exchange with which, in the forms in which a compiled program says it."""
+"""Groups and pairs of chips that exchange, read from each form that a compiled program has."""
 
 import itertools
 import math
@@ -46,7 +46,7 @@ def replica_groups(text: str, chips: int) -> np.ndarray:
 
 
 def source_target_pairs(text: str) -> list[tuple[int, int]]:
-    """Who sends to whom in a permutation; a chip may send to itself.
+    """Pairs of sender and receiver in a permutation; a chip may send to itself.
 
     Raises:
       RequestError: no pairs in the text.

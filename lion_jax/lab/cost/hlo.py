@@ -54,12 +54,12 @@ class Array:
 
     @property
     def in_hbm(self) -> bool:
-        """Whether it lives off the chip."""
+        """Tells whether the array lies in HBM, off the chip."""
         return self.space == HBM
 
 
 Type = Array | tuple["Type", ...]
-"""What an instruction gives: an array or a tuple, which may hold tuples."""
+"""The type of an instruction's result: an array or a tuple, which may hold tuples."""
 
 
 def arrays(type_: "Type") -> Iterator[Array]:
@@ -101,7 +101,7 @@ class Instruction:
 
     @property
     def arrays(self) -> list[Array]:
-        """What it gives, one array after the other."""
+        """The arrays of its result, one after the other."""
         return list(arrays(self.type))
 
     def part(self, number: int) -> list[Array]:
@@ -135,7 +135,7 @@ class Computation:
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """For each name, the instructions that read it."""
+        """The instructions that read each name."""
         table: dict[str, list[Instruction]] = {}
         for instruction in self.instructions:
             for name in dict.fromkeys(instruction.operands):
@@ -247,7 +247,7 @@ def _padded(dims: tuple[int, ...], layout: str) -> int:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis at `opening` closes."""
+    """Finds the place where the parenthesis at `opening` closes."""
     depth = 0
     for place in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

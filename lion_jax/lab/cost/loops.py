@@ -1,4 +1,4 @@
-"""How often a loop runs: the TPU compiler's text does not say, so its counters are followed."""
+"""Trip counts of loops: the TPU compiler's text has none, so the counters are followed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ _THE_SAME = ("copy", "bitcast", "convert", "reshape", "copy-done", "opt-barrier"
 
 
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
-    """How often the body of a `while` runs.
+    """Counts how often the body of a `while` runs.
 
     The scalar integers that the loop carries are followed from their first values through
     condition and body, as the program would.
@@ -62,7 +62,7 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
 
 
 def _needed(condition: Computation, body: Computation) -> set[int]:
-    """Which carried elements the condition depends on, from trip to trip."""
+    """Indices of the carried elements that the condition depends on, from trip to trip."""
     needed, new = set(), _elements(condition, [condition.root.name])
     while new:
         needed |= new
@@ -71,7 +71,7 @@ def _needed(condition: Computation, body: Computation) -> set[int]:
 
 
 def _elements(computation: Computation, names: Sequence[str]) -> set[int]:
-    """Which elements of the computation's one parameter some values depend on."""
+    """Indices of the elements of the computation's one parameter that some values depend on."""
     found, seen, waiting = set(), set(), list(names)
     while waiting:
         instruction = computation.by_name[waiting.pop()]

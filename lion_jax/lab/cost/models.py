@@ -58,7 +58,7 @@ def abstract_params(model: Any, dtype: Any) -> Any:
 
 
 def _is_shape(x: Any) -> bool:
-    """Whether a list or tuple is a shape; the one of a scalar is empty."""
+    """Tells whether a value is a shape, a list or tuple; the shape of a scalar is empty."""
     return isinstance(x, list | tuple) and all(
         isinstance(n, int) and not isinstance(n, bool) for n in x
     )
@@ -105,7 +105,7 @@ def _vit_b_16() -> Tree:
 
 
 def _blocks(layers: int = 12, d: int = 768) -> Tree:
-    """What GPT-2 and ViT-B share: pre-norm blocks with biases, and the last norm."""
+    """The shapes that GPT-2 and ViT-B share: pre-norm blocks with biases, and the last norm."""
     norm = {"g": (d,), "b": (d,)}
     block = {
         "ln_1": norm,

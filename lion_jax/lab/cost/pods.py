@@ -1,4 +1,4 @@
-"""What a step of an optimizer costs on a slice of a TPU pod, from the program compiled for it."""
+"""The cost of an optimizer's step on a slice of a TPU pod, from the program compiled for it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -99,7 +99,7 @@ def pod_costs(
 
 
 class _Request(NamedTuple):
-    """What is to be compiled, checked as far as goes without a compiler."""
+    """A step to compile, checked as far as can be without a compiler."""
 
     name: str
     tx: optax.GradientTransformation
@@ -197,7 +197,7 @@ def _count(request: _Request, described: Slice, step: Step, compiled: Any) -> Po
 
 
 def _coarse(leaves: list[Stored], n: int) -> dict[str, int]:
-    """Those in fewer than `n` parts, the largest parts first; a scalar, as a counter, is whole."""
+    """Leaves in fewer than `n` parts, by path, the largest parts first; scalars are left out."""
     largest = sorted(
         (x for x in leaves if x.leaf.ndim and x.leaf.size), key=lambda x: -x.array.size
     )

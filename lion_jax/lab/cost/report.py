@@ -1,4 +1,4 @@
-"""What people see of pod costs: a table, the collectives, a picture, the records."""
+"""The report of pod costs: a table, the collectives, a picture, the records."""
 
 from collections.abc import Sequence
 from pathlib import Path

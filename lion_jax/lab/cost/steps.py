@@ -32,7 +32,7 @@ SHARDINGS = {
     "sign_gather": "as zero, with signs gathered in place of parameters; lion only",
 }
 SIGN_SHARDINGS = ("vote", "sign_gather")
-"""Those in which the transformation itself exchanges what chips need of each other."""
+"""The shardings in which the transformation itself exchanges what chips need of each other."""
 SIGN_RULES = {"lion": {"b1": 0.9, "b2": 0.99}}
 """Rules that vote, by name, with the rates of their momentum."""
 
@@ -216,8 +216,8 @@ def sign_rule(
 def fully_split(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Any:
     """Shardings that split each parameter, and so its state, over as many chips as divide it.
 
-    Along one dimension over all axes of the mesh where that can be, else over those with the most
-    chips, and over the others along what dimension divides; what none divides is whole.
+    It splits one dimension over all axes of the mesh where that can be, else over those with the
+    most chips; the other axes split what dimension they divide. What none divides stays whole.
     """
     leaves, treedef = jax.tree.flatten(params)
     split: list[list[tuple[str, ...]]] = [[()] * p.ndim for p in leaves]
@@ -241,7 +241,7 @@ def _combinations(mesh: Mesh) -> list[tuple[str, ...]]:
 
 
 def _chips(mesh: Mesh, axes: Iterable[str]) -> int:
-    """How many there are along some axes."""
+    """The number of chips along some axes."""
     return math.prod(mesh.shape[axis] for axis in axes)
 
 

@@ -43,7 +43,7 @@ class Generation:
     options: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def wraps(self, extents: tuple[int, ...]) -> tuple[bool, ...]:
-        """Which dimensions of a slice are rings: 2-D pods only whole, 3-D ones by cubes of 4."""
+        """Tells which dimensions are rings: in 2-D the full ones, in 3-D all if 4 divides each."""
         if len(self.largest) == 2:
             return tuple(n == most for n, most in zip(extents, self.largest, strict=True))
         return (all(n % 4 == 0 for n in extents),) * len(extents)
@@ -76,7 +76,7 @@ class Slice:
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """The number of chips."""
         return self.mesh.devices.size
 
 

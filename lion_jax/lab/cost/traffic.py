@@ -1,4 +1,4 @@
-"""What a compiled program moves through a chip's memory, and what it exchanges with others."""
+"""The traffic of a compiled program: through a chip's memory, and between chips."""
 
 import dataclasses
 import re
@@ -46,8 +46,8 @@ class Moved:
     """Bytes through a chip's memory.
 
     Attributes:
-      read: from HBM, of elements without padding.
-      written: to HBM, likewise.
+      read: bytes read from HBM, without padding.
+      written: bytes written to HBM, without padding.
       in_tiles: both, with the padding of the tiles that the elements lie in.
     """
 
@@ -57,17 +57,17 @@ class Moved:
 
     @property
     def total(self) -> float:
-        """Read and written."""
+        """Bytes read and written, without padding."""
         return self.read + self.written
 
     def __add__(self, other: "Moved") -> "Moved":
-        """Of one after the other."""
+        """The bytes of two parts of a program, one after the other."""
         return Moved(
             self.read + other.read, self.written + other.written, self.in_tiles + other.in_tiles
         )
 
     def __mul__(self, times: int) -> "Moved":
-        """Of several times the same."""
+        """The bytes of one part that runs several times."""
         return Moved(self.read * times, self.written * times, self.in_tiles * times)
 
 
@@ -77,7 +77,7 @@ class Collective:
 
     Attributes:
       kind: such as `all-reduce`; a `reduce-scatter` may be fused from an all-reduce and a slice.
-      operands: what each chip brings.
+      operands: the arrays that each chip brings.
       attributes: the text that says who exchanges with whom.
       times: how often it runs in a step.
       source: the operation of the traced program that it stems from.
@@ -96,18 +96,18 @@ class Collective:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """Of what is brought."""
+        """The types of the operands, each named once."""
         return tuple(dict.fromkeys(x.dtype for x in self.operands))
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """What running a program, or a part of one, moves.
+    """The traffic of one run of a program, or of a part of one.
 
     Attributes:
-      most: through HBM, where each `conditional` takes its dearest branch.
+      most: bytes through HBM, where each `conditional` takes its dearest branch.
       least: the same with the cheapest branches.
-      collectives: with the branches that send most, be they the dearest or not.
+      collectives: those of the branches that send most, be they the dearest or not.
       unknown_loops: loops of which nobody knows how often they run; counted once.
     """
 
@@ -117,7 +117,7 @@ class Traffic:
     unknown_loops: tuple[str, ...] = ()
 
     def __add__(self, other: "Traffic") -> "Traffic":
-        """Of one after the other."""
+        """The traffic of two parts of a program, one after the other."""
         return Traffic(
             self.most + other.most,
             self.least + other.least,
@@ -126,7 +126,7 @@ class Traffic:
         )
 
     def __mul__(self, times: int) -> "Traffic":
-        """Of several times the same."""
+        """The traffic of one part that runs several times."""
         repeated = [dataclasses.replace(c, times=c.times * times) for c in self.collectives]
         return Traffic(self.most * times, self.least * times, tuple(repeated), self.unknown_loops)
 
@@ -137,9 +137,9 @@ def count(
 ) -> Traffic:
     """Counts what one run of a program moves, from its scheduled text.
 
-    Of each operation, what it reads and writes in HBM: operands and results without a memory space
-    of their own in their layout. A fusion reads of an operand what it slices, and writes an update
-    in place; a copy that runs ahead counts when it starts; a collective reads its operands and
+    Each operation counts with what it reads and writes in HBM: operands and results whose layout
+    names no other memory space. A fusion reads of an operand what it slices, and writes an update
+    in place. A copy that runs ahead counts when it starts. A collective reads its operands and
     writes its results once. A loop counts as often as it runs.
 
     Args:
@@ -157,7 +157,7 @@ class _Counter:
         self._counted: dict[str, Traffic] = {}
 
     def of(self, computation: Computation) -> Traffic:
-        """What a computation moves when it runs once."""
+        """The traffic of a computation that runs once."""
         if computation.name not in self._counted:
             parts = [self._of_instruction(computation, i) for i in computation.instructions]
             self._counted[computation.name] = sum(parts, Traffic())
@@ -194,7 +194,7 @@ class _Counter:
         return [self._program.computations[name] for name in i.called(*keys)]
 
     def _collectives(self, computation: Computation, i: Instruction) -> Iterator[Collective]:
-        """Those that an instruction is, or that are fused into it."""
+        """The collective that an instruction is, or the collectives that are fused into it."""
         if i.opcode == "fusion":
             for fused in self._called(i, "calls"):
                 for inner in fused.instructions:
@@ -209,7 +209,7 @@ class _Counter:
 
 
 def _is_fused(computation: Computation) -> bool:
-    """Whether it is the one that the compiler makes of an all-reduce and a slice of it."""
+    """Tells whether the compiler made it of an all-reduce and a slice of its result."""
     return computation.name.startswith("all-reduce-scatter")
 
 

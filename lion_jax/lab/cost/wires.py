@@ -28,7 +28,7 @@ class Torus:
 
     @functools.cached_property
     def coordinates(self) -> list[Coordinates]:
-        """Of all chips, in order: the last dimension changes fastest."""
+        """Coordinates of all chips, in order: the last dimension changes fastest."""
         return [tuple(map(int, c)) for c in np.ndindex(*self.extents)]
 
     def distance(self, a: Coordinates, b: Coordinates) -> int:
@@ -47,10 +47,10 @@ class Torus:
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """What a collective puts on the wires in a step, each figure the mean over all chips.
+    """The bytes that a collective sends in a step, each figure the mean over all chips.
 
     Attributes:
-      nbytes: that a chip sends.
+      nbytes: bytes that a chip sends.
       hop_bytes: the same times the links that each byte crosses.
       group_size: chips that exchange with each other; 2 in a permutation.
     """
@@ -65,10 +65,10 @@ def sent(collective: Collective, torus: Torus) -> Sent:
 
     With :math:`b` bytes that each of :math:`g` chips brings, each chip sends
     :math:`2 b (g-1)/g` in an all-reduce, :math:`b (g-1)/g` in a reduce-scatter or an all-to-all,
-    :math:`b (g-1)` in an all-gather and :math:`b` in a permutation. All but the all-to-all and the
-    permutation, whose bytes take a shortest way, go around a ring through the group's chips, in
-    which neighbours are a link apart where the group goes around the torus, or is a box of an even
-    number of chips and no line; in another box the last chip is further from the first.
+    :math:`b (g-1)` in an all-gather and :math:`b` in a permutation. The bytes of an all-to-all and
+    of a permutation take a shortest way. All others go around a ring through the group's chips. Its
+    neighbours are a link apart where the group goes around the torus, or is a box of an even number
+    of chips and no line. In another box the last chip is further from the first.
     Whatever the compiler does better or worse than that is not counted.
 
     Args:
@@ -109,7 +109,7 @@ def _distance(torus: Torus, pair: Sequence[int]) -> int:
 
 
 def _mean_distance(torus: Torus, group: np.ndarray) -> float:
-    """Of two different chips of a group."""
+    """The mean distance of two different chips of a group, in links."""
     at = np.array([torus.coordinates[i] for i in group])
     total = 0.0
     for column, n, wrapped in zip(at.T, torus.extents, torus.wraps, strict=True):
