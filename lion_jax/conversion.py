@@ -1,4 +1,4 @@
-"""From the hyperparameters of another optimizer to Lion's."""
+"""Lion's hyperparameters from those of another optimizer."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,6 @@ import optax
 
 from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, POSITIVE
 from lion_jax._core.rule import takes
-from lion_jax._core.types import Leaf
 
 _LEAST, _MOST = 3.0, 10.0  # the published range of the factor
 _ADVICE = (
@@ -25,15 +24,16 @@ _ADVICE = (
 
 
 class LionHyperparameters(NamedTuple):
-    """AdamW's hyperparameters as Lion's, from :func:`from_adamw`; ``print`` shows them in lines.
+    """Lion's hyperparameters as :func:`from_adamw` makes them; ``print`` shows them in a few lines.
 
     Attributes:
       learning_rate: AdamW's over the factor, a number or a schedule as it was.
-      weight_decay: AdamW's times the factor, likewise.
+      weight_decay: AdamW's times the factor, a number or a schedule as it was.
       b1: weight of the momentum in the update.
       b2: decay rate of the momentum.
       learning_rate_range: the lowest and the highest to search, each like ``learning_rate``.
-      weight_decay_range: likewise, the decay that belongs to the highest learning rate first.
+      weight_decay_range: the same of ``weight_decay``; the decay that belongs to the highest
+        learning rate is first.
       factor: what the learning rate was divided by.
       advice: what else to change and what to keep, each with its source.
     """
@@ -44,16 +44,16 @@ class LionHyperparameters(NamedTuple):
     b2: float
     learning_rate_range: tuple[optax.ScalarOrSchedule, optax.ScalarOrSchedule]
     weight_decay_range: tuple[optax.ScalarOrSchedule, optax.ScalarOrSchedule]
-    factor: Any
+    factor: float
     advice: tuple[str, ...]
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, optax.ScalarOrSchedule]:
         """The first four, by the names that :func:`lion_jax.lion` knows them by."""
         return {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "b1", "b2")}
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """The text that IPython shows."""
+        """Prints it for IPython."""
         del cycle
         printer.text(str(self))
 
@@ -88,7 +88,7 @@ def from_adamw(
     *,
     factor: float = 5.0,
 ) -> LionHyperparameters:
-    r"""A start with Lion after AdamW.
+    r"""Converts AdamW's hyperparameters to a start for Lion.
 
     .. math::
 
@@ -102,7 +102,7 @@ def from_adamw(
     AdamW's ``b1`` has no part in it: the authors had 0.9 beside both choices of Lion's.
 
     Args:
-      learning_rate: AdamW's :math:`\eta` >= 0, which is divided as a whole.
+      learning_rate: AdamW's :math:`\eta` >= 0. A schedule is divided as a whole.
       weight_decay: AdamW's decoupled :math:`\lambda` >= 0. Mind the default of the code that you
         come from: 0.01 in PyTorch, 1e-4 in optax.
       b2: AdamW's decay rate of the second moment, in [0, 1). At 0.99 and below, which people choose
@@ -151,13 +151,13 @@ def from_adamw(
     )
 
 
-def _times(value: optax.ScalarOrSchedule, factor: Any) -> optax.ScalarOrSchedule:
+def _times(value: optax.ScalarOrSchedule, factor: float) -> optax.ScalarOrSchedule:
     if callable(value):
         return lambda count: value(count) * factor
     return value * factor
 
 
-def _line(value: Leaf, bounds: tuple[Any, Any], change: str, changes: str) -> str:
+def _line(value: Any, bounds: tuple[Any, Any], change: str, changes: str) -> str:
     if callable(value):
         return f"the schedule {change} (search {changes})"
     low, high = bounds

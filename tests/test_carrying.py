@@ -18,7 +18,7 @@ from trees import Matrix, run, specs, tree
 
 import lion_jax
 from lion_jax import carry_state, compat, groups, precision, primitives
-from lion_jax.carrying._links import name_of
+from lion_jax._core.paths import name_of
 
 GRADIENTS = [tree(seed=seed) for seed in range(1, 7)]
 SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 10)

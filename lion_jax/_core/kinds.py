@@ -81,24 +81,26 @@ class Number(Kind):
       allowed: the range in words.
       contains: whether a number is in it.
       takes_schedule: whether schedules are allowed.
-      or_else: what else is allowed, in words.
+      other: a class whose instances are allowed too.
     """
 
     allowed: str
     contains: Callable[[float], bool]
     takes_schedule: bool = True
-    or_else: str = ""
+    other: type | None = None
 
     def check(self, name: str, value: object, default: object = _NO_DEFAULT) -> None:
         """Refuses what is no such number; of a jax array only another shape or dtype."""
-        if self.takes_schedule and callable(value):
+        is_other = self.other is not None and isinstance(value, self.other)
+        if is_other or (self.takes_schedule and callable(value)):
             return
         super().check(name, value, default)
 
     def refuse(self, name: str, value: object, advice: str) -> None:
         """Raises for what is no real scalar, and for one outside the range."""
         if not is_real(value):
-            kinds = "a number" + (" or a schedule" if self.takes_schedule else self.or_else)
+            other = "schedule" if self.takes_schedule else self.other and self.other.__name__
+            kinds = f"a number or a {other}" if other else "a number"
             raise TypeError(
                 f"{name} must be {kinds}, {self.allowed}; got {value!r} of type "
                 f"{type(value).__name__}. {advice}"
@@ -262,13 +264,17 @@ def _refuse_transformation(name: str, value: Leaf, advice: str) -> None:
 
 
 def _refuse_axis_name(name: str, value: object, advice: str) -> None:
-    names = tuple(value) if isinstance(value, tuple | list) else (value,)
+    names = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(one, str) for one in names):
         raise TypeError(
             f"{name} must be the name of a mapped axis or a tuple of names; got {value!r}. {advice}"
         )
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{name} must have at least one name, each once; got {value!r}. {advice}")
+
+
+def _refuse_summed_axes(name: str, value: object, advice: str) -> None:
+    _refuse_axis_name(name, tuple(value) if isinstance(value, list) else value, advice)
 
 
 def _refuse_mask(name: str, value: object, advice: str) -> None:
@@ -325,7 +331,9 @@ CHANNEL_AXIS = Static(refusal=_refuse_axis).trying("-1", "the last axis")
 TRANSFORMATION = Static(refusal=_refuse_transformation).trying(
     "lion_jax.lion(1e-4)", "or optax.adamw(1e-3)"
 )
-AXIS_NAME = Static(refusal=_refuse_axis_name).trying('"data"', 'or ("x", "y") for two axes')
+_AXIS = ('"data"', 'or ("x", "y") for two axes')
+AXIS_NAME = Static(refusal=_refuse_axis_name).trying(*_AXIS)
+SUMMED_AXES = Static(refusal=_refuse_summed_axes, is_optional=True).trying(*_AXIS)
 MASK = Static(refusal=_refuse_mask).trying(
     "lambda params: jax.tree.map(lambda p: p.ndim > 1, params)"
 )

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._core.leaves import is_array
-from lion_jax._core.states import unwrapped
+from lion_jax._core.states import is_absent, unwrapped
 from lion_jax._core.types import KeyPath, Leaf, PyTree
 
+Names = tuple[str, ...]
 Pattern = str | re.Pattern[str] | Callable[[str, Any], bool]
 
 _NEAR = 0.6  # difflib's own idea of a good enough match
@@ -35,9 +36,29 @@ def distinct_paths(tree: PyTree) -> list[str]:
     ]
 
 
+def name_of(key: Any) -> str:
+    """A key without its type: what a checkpoint calls it."""
+    return jax.tree_util.keystr((key,), simple=True)
+
+
+def names_of(keys: KeyPath) -> Names:
+    """A path without the types of its keys."""
+    return tuple(map(name_of, keys))
+
+
+def names_below(node: PyTree) -> list[tuple[Names, Leaf]]:
+    """The leaves below it, and what stands for absent ones, by their names."""
+    below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
+    return [(names_of(keys), leaf) for keys, leaf in below]
+
+
+def is_covered(names: Names, absent: set[Names]) -> bool:
+    """Tells whether it, or something that it is below, is absent."""
+    return any(names[:i] in absent for i in range(len(names) + 1))
+
+
 def _quoted(key: Any) -> str:
-    name = jax.tree_util.keystr((key,), simple=True)
-    return name.replace("%", "%25").replace("/", "%2F")
+    return name_of(key).replace("%", "%25").replace("/", "%2F")
 
 
 class _Rule(NamedTuple):

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import KeyPath
 
+from lion_jax._core.paths import Names, is_covered, name_of, names_below, names_of
 from lion_jax._core.states import children_of, is_absent, is_leaf
-
-Names = tuple[str, ...]
+from lion_jax._core.types import PyTree
 
 # Where a schedule is: the counters of optax's schedules and of those here count the same.
 _SAME_COUNT = {"schedule_count": "count"}
@@ -33,13 +34,13 @@ _UNREAD = {("ScaleByLionState", "count")}
 class Leaf:
     """A leaf, where it is, and the field that it is of."""
 
-    keys: tuple[Any, ...]
+    keys: KeyPath
     field: str
     value: Any
 
     @property
     def path(self) -> str:
-        """The text that people read."""
+        """The path as people read it."""
         return jax.tree_util.keystr(self.keys, simple=True, separator="/")
 
 
@@ -51,7 +52,7 @@ class Link:
       type_name: that of the NamedTuple; empty if it was restored as a dict.
       names: what it is under, but for the positions in chains.
       leaves: by field and what is below it.
-      absent: likewise, where something is masked or None.
+      absent: the same of what is masked or None.
       moments: the fields that are trees like the parameters.
       fresh: the leaves that are neither to be carried nor compared.
       wholes: for each leaf that is a part of a moment in another form, what its parts share.
@@ -75,7 +76,7 @@ class Link:
         }
 
     def units(self) -> dict[str, Leaf]:
-        """The leaves that tell how the integers here, or in states within, are meant, by field."""
+        """By field what tells how the integers here, or in states within, are meant."""
         return {leaf.field: leaf for leaf in self.leaves.values() if leaf.field in UNITS}
 
     def fields(self) -> set[str]:
@@ -92,7 +93,7 @@ class Reader:
         self.fields = {field for link in like for field in link.moments}
         self.links: dict[tuple[str, Names], Link] = {}
 
-    def read(self, state: Any) -> list[Link]:
+    def read(self, state: PyTree) -> list[Link]:
         """The links of a state, in order."""
         self._visit(state, (), None, 0)
         return [link for link in self.links.values() if link.leaves or link.absent]
@@ -220,7 +221,7 @@ def _is_empty(leaf: Leaf) -> bool:
     return 0 in shape_of(leaf.value)
 
 
-def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[Any, Link, Link]]:
+def _pairs(old: list[Link], new: list[Link]) -> Iterator[tuple[tuple[int, ...], Link, Link]]:
     """Links between which leaves may move, each with its rank: the first the likeliest."""
     order = {
         id(link): sum(other.type_name == link.type_name for other in links[:i])
@@ -250,20 +251,20 @@ def _goes_on(source: Link, target: Link) -> bool:
 
 
 def _may_move(source: Link, target: Link) -> bool:
-    """Tells whether arrays of other shapes than the parameters' belong to the same one."""
+    """Tells whether arrays of other shapes than the parameters' are below the same parameter."""
     is_plain = target.moments or not any(shape_of(leaf.value) for leaf in target.leaves.values())
     shortest = min(len(source.names), len(target.names))
     return bool(is_plain) or _common_end(source.names, target.names) == shortest
 
 
 def _are_in_series(one: Names, other: Names) -> bool:
-    """Tells whether two links see the same gradients, under one label of `optax.partition`."""
+    """Tells whether two links see the same gradients: no two labels of `optax.partition`."""
     parted = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
     return not parted or one[parted - 1] != "inner_states"
 
 
 def _common_end(one: Names, other: Names) -> int:
-    """The count of names at the end that are the same."""
+    """The number of names at the end that are the same."""
     same = [a == b for a, b in zip(reversed(one), reversed(other), strict=False)]
     return same.index(False) if False in same else len(same)
 
@@ -271,27 +272,6 @@ def _common_end(one: Names, other: Names) -> int:
 def leaves_of(links: Iterable[Link]) -> Iterator[Leaf]:
     """All leaves, in order."""
     return (leaf for link in links for leaf in link.leaves.values())
-
-
-def is_covered(names: Names, absent: set[Names]) -> bool:
-    """Tells whether it, or something that it is below, is absent."""
-    return any(names[:i] in absent for i in range(len(names) + 1))
-
-
-def names_below(node: Any) -> list[tuple[Names, Any]]:
-    """The leaves below it, and what stands for absent ones, by their names."""
-    below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
-    return [(names_of(keys), leaf) for keys, leaf in below]
-
-
-def names_of(keys: Iterable[Any]) -> Names:
-    """A path without the types of its keys."""
-    return tuple(map(name_of, keys))
-
-
-def name_of(key: Any) -> str:
-    """A key without its type: what a checkpoint calls it."""
-    return jax.tree_util.keystr((key,), simple=True)
 
 
 def _without_positions(names: Names) -> Names:

@@ -11,23 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jax.tree_util import KeyPath
 
 from lion_jax._core.dtypes import cast
 from lion_jax._core.kinds import TRANSFORMATION
 from lion_jax._core.leaves import arrays_of
-from lion_jax._core.paths import Pattern, first_match
+from lion_jax._core.paths import (
+    Names,
+    Pattern,
+    first_match,
+    is_covered,
+    name_of,
+    names_below,
+)
 from lion_jax._core.rule import takes
 from lion_jax._core.states import is_absent, unwrapped
+from lion_jax._core.types import PyTree
 from lion_jax.carrying._links import (
     Leaf,
     Link,
-    Names,
     Reader,
-    is_covered,
     leaves_of,
     match,
-    name_of,
-    names_below,
     shape_of,
     unit_of,
 )
@@ -36,7 +41,7 @@ from lion_jax.carrying._links import (
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class CarryReport:
-    """A report of :func:`carry_state`; ``print`` shows it by field, in a few lines.
+    """The report of :func:`carry_state`; ``print`` shows it by field, in a few lines.
 
     Attributes:
       carried: paths in the new state of what comes from the old one.
@@ -52,7 +57,7 @@ class CarryReport:
     lines: tuple[str, ...]
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """The text that IPython shows."""
+        """Prints it for IPython."""
         del cycle
         printer.text(str(self))
 
@@ -63,7 +68,7 @@ class CarryReport:
 
 @takes(new_transformation=TRANSFORMATION)
 def carry_state(
-    old_state: Any,
+    old_state: PyTree,
     new_transformation: optax.GradientTransformation,
     params: optax.Params,
     *,
@@ -71,25 +76,13 @@ def carry_state(
 ) -> tuple[optax.OptState, CarryReport]:
     """Goes on with an optimizer state under a changed chain: what fits moves, the rest is new.
 
-    What belongs together is found by the name of the field and the path of the parameter, such as
-    ``mu`` and ``layer/kernel``; positions in chains and wrappers around play no part. So clipping,
-    :func:`lookahead`, an average, accumulation, a guard or a loss scale may come or go, a number
-    become a schedule, ``optax.lion`` become :func:`lion` and AdamW become Lion, which drops ``nu``.
-
-    Under another type of state a moment goes on only if all moments and counts beside it do: from
-    Lion to AdamW ``mu`` would meet a ``nu`` of zero, and a bias correction that suits neither, so
-    that Adam starts anew. Of several states alike the one with most in common is taken, then the
-    one under the same names (labels of ``optax.partition``), then the same in order. Nothing is
-    carried twice but counts: into each part of a state that is split by ``optax.partition``, and
-    into every schedule. Where labels merge into one, the first count is kept. What is unfrozen gets
-    new moments, but shares the count of the others.
+    Clipping, :func:`lookahead`, an average, accumulation, a guard or a loss scale may come or go, a
+    number become a schedule, ``optax.lion`` become :func:`lion` and AdamW become Lion, which drops
+    ``nu``. From Lion to AdamW the moments start anew.
 
     A schedule goes on at the count of the old state, so that a warm-up is over; by
     ``fresh="schedule_count"`` it starts at 0. Where the old state counted nothing of that name,
     ``schedule_count`` is among what is created, and the schedule starts.
-
-    Moments stored by ``with_quantized_state`` go on by the same names, their integers together with
-    their exponents. Integers that would be read as other numbers are refused.
 
     Names decide, not meanings. Numbers held by ``optax.inject_hyperparams`` are those of the old
     state, which the report says where they differ. A ``trace`` of SGD is in units of gradients, one
@@ -123,8 +116,23 @@ def carry_state(
         a pattern that matches no path.
       TypeError: a ``new_transformation`` that is none.
 
+    Notes:
+      Leaves belong together by the name of the field and the path of the parameter, such as ``mu``
+      and ``layer/kernel``; positions in chains and wrappers around play no part. Moments stored by
+      ``with_quantized_state`` go on by the same names, their integers together with their
+      exponents. Integers that would be read as other numbers are refused.
+
+      Under another type of state a moment goes on only if all moments and counts beside it do: from
+      Lion to AdamW ``mu`` would meet a ``nu`` of zero, and a bias correction that suits neither, so
+      that Adam starts anew. Of several states alike the one with most in common is taken, then the
+      one under the same names (labels of ``optax.partition``), then the same in order. Nothing is
+      carried twice but counts: into each part of a state that is split by ``optax.partition``, and
+      into every schedule. Where labels merge into one, the first count is kept. What is unfrozen
+      gets new moments, but shares the count of the others.
+
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
       >>> state = optax.lion(1e-4).init(params)
       >>> clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.lion(1e-4))
@@ -244,7 +252,7 @@ def _refuse(old: Leaf | None, new: Leaf | None) -> NoReturn:
     )
 
 
-def _carry(sources: dict[Leaf, Leaf], new: list[Link]) -> dict[tuple[Any, ...], Any]:
+def _carry(sources: dict[Leaf, Leaf], new: list[Link]) -> dict[KeyPath, Any]:
     """The leaves of the new state by their keys."""
     values, used = {}, set()
     for leaf in leaves_of(new):
@@ -306,7 +314,7 @@ def _summary(notes: list[str]) -> str:
 
 
 def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
-    """A remark on a leaf that is carried, where there is one to make."""
+    """A remark on a leaf that is carried, where something should not pass unnoticed."""
     if source is None:
         return ""
     before, after = source.value, leaf.value
@@ -326,7 +334,7 @@ def _note(source: Leaf | None, leaf: Leaf, scheduled: set[str]) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """Tells whether its value is known: neither traced nor abstract."""
+    """Tells whether it is one number of a known value: neither traced nor abstract."""
     return not isinstance(value, Tracer | jax.ShapeDtypeStruct) and shape_of(value) == ()
 
 
@@ -352,7 +360,7 @@ def _absent(links: Iterable[Link]) -> set[Names]:
 
 
 def _kind(value: Any) -> tuple[str, tuple[int, ...]]:
-    """The kind that has to agree: numbers may be cast to another width, not to another kind.
+    """The kind and shape, which have to agree: numbers may be cast, but only within a kind.
 
     Integers of a parameter are codes, which mean something else at another width.
     """
@@ -364,5 +372,5 @@ def _kind(value: Any) -> tuple[str, tuple[int, ...]]:
     return next(numbers, str(dtype)), shape
 
 
-def _dtype(value: Any) -> Any:
+def _dtype(value: Any) -> jnp.dtype:
     return value.dtype if hasattr(value, "dtype") else jnp.result_type(value)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lion_jax._core.leaves import is_array
-from lion_jax._core.types import KeyPath, Leaf
 
 # What orbax gives back as it was; others it refuses while it writes, without saying where.
 _DTYPES = frozenset(
@@ -37,7 +36,7 @@ def orbax() -> Any:
 
 
 class Record(NamedTuple):
-    """The record of one leaf in a checkpoint.
+    """The entry of one leaf in a checkpoint.
 
     Attributes:
       path: its keys, joined by "/".
@@ -57,7 +56,7 @@ class Record(NamedTuple):
         return f"{self.dtype}{tuple(self.shape)}"
 
 
-def record(path: KeyPath, leaf: Leaf) -> Record:
+def record(path: jax.tree_util.KeyPath, leaf: Any) -> Record:
     """The record of a leaf, without its checksum; refuses what no checkpoint can hold."""
     name = jax.tree_util.keystr(path, simple=True, separator="/") or "the root"
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
@@ -116,7 +115,7 @@ def places(saved: list[Record], wanted: list[Record]) -> list[int]:
     return found if is_same else list(range(len(wanted)))
 
 
-def checksum(leaf: Leaf) -> int | None:
+def checksum(leaf: Any) -> int | None:
     """The checksum of a :class:`Record`."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return None
@@ -126,26 +125,26 @@ def checksum(leaf: Leaf) -> int | None:
     return zlib.crc32(flat.view(np.uint8).data)
 
 
-def to_write(leaf: Leaf) -> Any:
+def to_write(leaf: Any) -> Any:
     """The array that orbax writes: a host's unless the leaf has a place on devices."""
     return _bits(leaf) if has_place(leaf) else _on_host(leaf)
 
 
-def to_read(like: Leaf) -> Any:
-    """The template that orbax reads a leaf by: its sharding, or else a host's array."""
+def to_read(like: Any) -> Any:
+    """The template that orbax reads a leaf by: its sharding if any, else a host's array."""
     if has_place(like) and not _is_key(like):
         return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=_place(like))
     return to_read_on_host(like)
 
 
-def to_read_on_host(like: Leaf) -> np.ndarray:
-    """The template for a host, whatever the sharding: an array of one entry's memory."""
+def to_read_on_host(like: Any) -> np.ndarray:
+    """The template without its sharding: an array of one entry's memory."""
     bits = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
     return np.broadcast_to(np.empty((), _native(bits.dtype)), bits.shape)
 
 
-def to_return(like: Leaf, read: Any) -> Any:
-    """The array that was read, of the kind of `like` and where that lies."""
+def to_return(like: Any, read: Any) -> Any:
+    """An array as it was read, of the kind of `like` and where that lies."""
     if isinstance(read, jax.Array):
         return read
     if isinstance(like, np.ndarray | np.generic):
@@ -167,8 +166,8 @@ def read(folder: Any, templates: dict[str, Any]) -> dict[str, Any]:
         return checkpointer.restore(folder, args=args)
 
 
-def has_place(leaf: Leaf) -> bool:
-    """Tells whether it has a place of its own, not just that of new arrays.
+def has_place(leaf: Any) -> bool:
+    """Tells whether it lies somewhere of its own, not just where JAX puts new arrays.
 
     An array that JAX put somewhere by itself goes along with others in a computation; restored to
     a place of its own, a step counter could not meet parameters on a mesh.
@@ -178,7 +177,7 @@ def has_place(leaf: Leaf) -> bool:
     return getattr(leaf, "sharding", None) is not None
 
 
-def _place(leaf: Leaf) -> Any:
+def _place(leaf: Any) -> Any:
     """Its sharding; on the mesh in use where it is of an abstract one, as in explicit mode."""
     sharding = leaf.sharding
     if isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
@@ -186,7 +185,7 @@ def _place(leaf: Leaf) -> Any:
     return sharding
 
 
-def _on_host(leaf: Leaf) -> np.ndarray:
+def _on_host(leaf: Any) -> np.ndarray:
     """Its bits as orbax takes them: in the order of the indices and of this machine's bytes."""
     array = np.asarray(_bits(leaf), order="C")
     return array.astype(_native(array.dtype), copy=False)
@@ -196,13 +195,13 @@ def _native(dtype: Any) -> Any:
     return dtype.newbyteorder("=") if getattr(dtype, "byteorder", "=") in "<>" else dtype
 
 
-def _is_key(leaf: Leaf) -> bool:
+def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _generator(like: Leaf) -> Any:
+def _generator(like: Any) -> Any:
     return jax.random.key_impl(jnp.empty((), like.dtype))
 
 
-def _bits(leaf: Leaf) -> Any:
+def _bits(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf

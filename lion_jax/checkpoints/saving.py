@@ -11,6 +11,7 @@ import numpy as np
 from lion_jax._core.kinds import integer
 from lion_jax._core.rule import takes
 from lion_jax._core.states import unwrapped
+from lion_jax._core.types import PyTree
 from lion_jax.checkpoints import _stored
 from lion_jax.checkpoints._stored import Record
 
@@ -24,7 +25,7 @@ class CheckpointError(ValueError):
 
 
 @takes(step=integer(0).trying("1000"), keep=integer().or_none())
-def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | None = 2) -> None:
+def save(folder: str | os.PathLike[str], step: int, tree: PyTree, *, keep: int | None = 2) -> None:
     """Saves the arrays of a tree as the checkpoint of one step, and returns when it is complete.
 
     It is written under another name and renamed; only then are older ones deleted. Killed at any
@@ -47,7 +48,8 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
 
     Example:
       >>> import tempfile
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> from lion_jax import checkpoints
       >>> params, tx = {"w": jnp.ones(3)}, lion_jax.lion(1e-4)
       >>> with tempfile.TemporaryDirectory() as folder:
@@ -74,8 +76,8 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, *, keep: int | No
 
 
 def restore(
-    folder: str | os.PathLike[str], like: Any, *, step: int | None = None
-) -> tuple[int, Any]:
+    folder: str | os.PathLike[str], like: PyTree, *, step: int | None = None
+) -> tuple[int, PyTree]:
     """Restores the latest checkpoint of a folder, or that of a given step, to the last bit.
 
     Args:
@@ -179,7 +181,7 @@ class _Checkpoint(NamedTuple):
 
 
 def _path(folder: str | os.PathLike[str]) -> Any:
-    """The path that orbax takes: absolute, or a bucket's address."""
+    """The path as orbax takes it: absolute, or a bucket's address."""
     _stored.orbax()
     from etils import epath
 
@@ -212,7 +214,7 @@ def _check_may_save(path: Any, step: int) -> None:
 
 
 def _is_foreign(path: Any, is_complete: bool) -> bool:
-    """Tells whether another program made it. Any part of an old one of ours may be deleted."""
+    """Tells whether another program made it; of an old one of ours any part may be missing."""
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if is_complete:
         return _RECORDS not in names

@@ -8,13 +8,8 @@ import optax
 
 from lion_jax._core.dtypes import at_least_float32, cast
 from lion_jax._core.leafwise import map_leaves
-from lion_jax._core.leaves import (
-    has_gradient,
-    is_array,
-    is_none,
-    is_weight,
-)
-from lion_jax._core.types import Leaf, PyTree
+from lion_jax._core.leaves import has_gradient, is_array, is_none, is_weight
+from lion_jax._core.types import Scalar
 
 _ROUNDED = {
     "MasterWeightsState": "with_master_weights",
@@ -50,10 +45,10 @@ def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -
 
 def synchronize(
     updates: optax.Updates,
-    params: optax.Params,
+    params: optax.Params | None,
     slow_params: optax.Params,
     is_sync: jax.Array,
-    slow_step_size: Any,
+    slow_step_size: Scalar,
 ) -> tuple[optax.Updates, optax.Params]:
     """The updates and slow weights after a step that ends, where `is_sync`, with fast = slow.
 
@@ -89,25 +84,25 @@ def synchronize(
     return treedef.unflatten(us), treedef.unflatten(slow)
 
 
-def moves(stored: PyTree, u: Leaf) -> bool:
+def moves(stored: Any, u: Any) -> bool:
     """Tells whether a step moves what is stored: not integers, nor what has no gradient."""
     return is_weight(stored) and has_gradient(u)
 
 
-def as_dtype_of(number: Any, x: jax.Array) -> Any:
+def as_dtype_of(number: Scalar, x: jax.Array) -> Scalar:
     """A real number to reckon with, for promotion may be strict; beside complex ones as it is."""
     return number if jnp.issubdtype(x.dtype, jnp.complexfloating) else jnp.asarray(number, x.dtype)
 
 
-def _is_rounded(node: PyTree) -> bool:
+def _is_rounded(node: Any) -> bool:
     return type(node).__name__ in _ROUNDED
 
 
-def _at(leaves: list[Leaf], indices: list[int]) -> list[Leaf]:
+def _at(leaves: list[Any], indices: list[int]) -> list[Any]:
     return [leaves[i] for i in indices]
 
 
-def _put(leaves: list[Leaf], indices: list[int], new: list[Leaf]) -> None:
+def _put(leaves: list[Any], indices: list[int], new: list[Any]) -> None:
     for i, x in zip(indices, new, strict=True):
         leaves[i] = x
 
@@ -145,7 +140,7 @@ def _keep(slow, sources, slow_step_size):
     return slow
 
 
-def _copy_leaf(p: Leaf) -> jax.Array | jax.ShapeDtypeStruct | None:
+def _copy_leaf(p: Any) -> jax.Array | jax.ShapeDtypeStruct | None:
     """A copy of its own, so that parameters and state can both be donated."""
     if not is_array(p):
         return None

@@ -61,8 +61,8 @@ def with_accumulation(
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
       transformation's dtypes; zero but at every k-th call. The state is an
       :class:`AccumulationState`. A parameter without a gradient at a k-th call takes no step there:
-      its sum goes into the mean of its next one. Extra arguments
-      reach the inner transformation at every call; those of the k-th count.
+      its sum goes into the mean of its next one. Extra arguments reach the inner transformation at
+      every call; those of the k-th count.
 
     Raises:
       ValueError: ``every`` out of range; at ``update``, a gradient of another shape than its
@@ -70,7 +70,8 @@ def with_accumulation(
       TypeError: an ``inner`` that is no transformation, an ``every`` that is no integer.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax, optax
       >>> tx = lion_jax.with_accumulation(optax.sgd(1.0), every=2)
       >>> params = jnp.zeros(2)
       >>> state = tx.init(params)

@@ -1,6 +1,6 @@
 """An average of the parameters beside the ones that are trained."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,8 @@ from lion_jax._core.dtypes import round_to, widen
 from lion_jax._core.inner import update
 from lion_jax._core.kinds import DECAY_RATE, TRANSFORMATION, integer
 from lion_jax._core.leafwise import map_leaves
-from lion_jax._core.leaves import (
-    has_gradient,
-    is_none,
-    is_weight,
-)
-from lion_jax._core.rule import combinator
+from lion_jax._core.leaves import has_gradient, is_none, is_weight
+from lion_jax._core.rule import combinator, number
 from lion_jax._core.states import the_only
 from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, moves
 
@@ -64,7 +60,7 @@ def with_parameter_average(
 
     Args:
       inner: the transformation that moves the parameters, its learning rate included.
-      decay: :math:`\mu` in [0, 1); about the last :math:`1 / (1 - \mu)` steps are in the average.
+      decay: :math:`\mu` in [0, 1): about the last :math:`1 / (1 - \mu)` steps are in the average.
         The schedule ``lambda t: jnp.minimum(0.99, (1 + t) / (10 + t))`` forgets the start of
         training sooner.
       overwrite_every: n >= 1, in steps; None never overwrites.
@@ -83,7 +79,8 @@ def with_parameter_average(
         a complex update of a real parameter, by its path.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = lion_jax.with_parameter_average(optax.sgd(1.0), decay=0.5)
       >>> params = jnp.array([0.0])
       >>> state = tx.init(params)
@@ -119,7 +116,8 @@ def averaged_params(state: optax.OptState) -> optax.Params:
       ValueError: no average in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = optax.chain(lion_jax.with_parameter_average(lion_jax.lion(1e-4)))
       >>> print(lion_jax.averaged_params(tx.init(jnp.ones(2))))
       [1. 1.]
@@ -129,7 +127,7 @@ def averaged_params(state: optax.OptState) -> optax.Params:
 
 def keep_average(
     inner: optax.GradientTransformation,
-    decay: Any,
+    decay: optax.ScalarOrSchedule,
     overwrite_every: int | None,
     calls: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
@@ -151,7 +149,7 @@ def keep_average(
             updates,
             state.average,
             params,
-            decay=jnp.where(step == 0, 0.0, decay),
+            decay=jnp.where(step == 0, 0.0, number(decay)),
             is_overwrite=jnp.asarray(False) if n is None else step % n == n - 1,
         )
         count = _next_call(state.averaged_calls, period)

@@ -8,7 +8,7 @@ import optax
 
 from lion_jax._core.counters import next_count, zero
 from lion_jax._core.inner import is_finite, take_where, update
-from lion_jax._core.kinds import AXIS_NAME, TRANSFORMATION, integer
+from lion_jax._core.kinds import SUMMED_AXES, TRANSFORMATION, integer
 from lion_jax._core.rule import combinator
 from lion_jax._core.states import the_only
 from lion_jax._core.types import AxisName
@@ -34,7 +34,7 @@ class FiniteGuardState(NamedTuple):
 @combinator(
     inner=TRANSFORMATION,
     max_consecutive=integer().or_none().trying("5"),
-    axis_name=AXIS_NAME.or_none(),
+    axis_name=SUMMED_AXES,
 )
 def with_finite_guard(
     inner: optax.GradientTransformation,
@@ -62,9 +62,7 @@ def with_finite_guard(
       inner: the transformation to guard, its learning rate included.
       max_consecutive: n >= 1: :func:`has_given_up` is true from the n-th skipped step in a row on.
         None never gives up.
-      axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
-        which each device has other parts of the gradient, so that all skip or none. Not needed
-        under ``jit``, nor where the gradients are averaged over the axis anyway.
+      axis_name: the axis over which devices hold different parts of the gradient: all skip or none.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -76,7 +74,8 @@ def with_finite_guard(
       TypeError: an ``inner`` that is no transformation, a ``max_consecutive`` that is no integer.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = lion_jax.with_finite_guard(lion_jax.lion(0.25), max_consecutive=2)
       >>> params = jnp.array([1.0, 1.0])
       >>> state = tx.init(params)
@@ -129,7 +128,8 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
       ValueError: neither in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> tx = lion_jax.with_finite_guard(lion_jax.lion(1e-4))
       >>> _, state = tx.update(jnp.array([jnp.inf]), tx.init(jnp.ones(1)), jnp.ones(1))
       >>> print(lion_jax.skipped_steps(state))
@@ -140,7 +140,7 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
 
 
 def has_given_up(state: optax.OptState) -> jax.Array:
-    """Tells whether the guard in the state ever skipped too many steps in a row.
+    """Tells whether the :func:`with_finite_guard` in the state ever skipped too many in a row.
 
     Args:
       state: the optimizer state that holds one :class:`FiniteGuardState`, at any depth.
@@ -152,7 +152,8 @@ def has_given_up(state: optax.OptState) -> jax.Array:
       ValueError: no guard in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> tx = lion_jax.with_finite_guard(lion_jax.lion(1e-4), max_consecutive=1)
       >>> _, state = tx.update(jnp.array([jnp.nan]), tx.init(jnp.ones(1)), jnp.ones(1))
       >>> print(lion_jax.has_given_up(state))

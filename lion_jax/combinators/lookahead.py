@@ -11,7 +11,7 @@ from lion_jax._core.counters import zero
 from lion_jax._core.inner import update
 from lion_jax._core.kinds import FLAG, FRACTION, TRANSFORMATION, integer
 from lion_jax._core.leaves import is_none, is_weight
-from lion_jax._core.rule import combinator
+from lion_jax._core.rule import combinator, number
 from lion_jax._core.states import the_only
 from lion_jax.combinators._slow_weights import check_not_rounded, copy, synchronize
 
@@ -81,7 +81,8 @@ def lookahead(
         a complex update of a real parameter, by its path.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = lion_jax.lookahead(optax.sgd(1.0), sync_period=2, slow_step_size=0.5)
       >>> params = jnp.array([0.0])
       >>> state = tx.init(params)
@@ -111,11 +112,12 @@ def lookahead(
         return LookaheadState(copy(params), zero(), inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        params = check_has_params(params, "lookahead")
+        check_has_params(params, "lookahead")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
         steps_since_sync = state.steps_since_sync + 1
         is_sync = steps_since_sync >= jnp.asarray(sync_period, jnp.int32)
-        updates, slow = synchronize(updates, params, state.slow_params, is_sync, slow_step_size)
+        slow_step = number(slow_step_size)
+        updates, slow = synchronize(updates, params, state.slow_params, is_sync, slow_step)
         if reset_inner:
             synchronized = _as_stored(slow, params)
             inner_state = jax.tree.map(
@@ -153,7 +155,8 @@ def slow_params(state: optax.OptState) -> optax.Params:
       ValueError: no lookahead or scout in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = optax.chain(optax.clip(1.0), lion_jax.lookahead(lion_jax.lion(1e-4)))
       >>> print(lion_jax.slow_params(tx.init(jnp.ones(2))))
       [1. 1.]

@@ -1,7 +1,7 @@
 """Gradients of a loss that was scaled up, so that they survive float16."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ import optax
 from lion_jax._core.counters import next_count, zero
 from lion_jax._core.dtypes import at_least_float32
 from lion_jax._core.inner import is_finite, update, update_where
-from lion_jax._core.kinds import AXIS_NAME, TRANSFORMATION, Number, integer
+from lion_jax._core.kinds import SUMMED_AXES, TRANSFORMATION, Number, integer
 from lion_jax._core.leafwise import map_leaves
 from lion_jax._core.leaves import is_weight
 from lion_jax._core.rule import combinator
 from lion_jax._core.states import the_only
-from lion_jax._core.types import AxisName, PyTree
+from lion_jax._core.types import AxisName
 
 # One over them is a normal float32 too: compilers divide by a scalar through its inverse.
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**126
@@ -27,9 +27,6 @@ LOSS_SCALE = Number(
     remedy="32768.0",
     why="a power of two",
 )
-
-
-_STATIC_SCALE = dataclasses.replace(LOSS_SCALE, or_else=" or a DynamicLossScale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +86,11 @@ class DynamicLossScaleState(NamedTuple):
     inner_state: optax.OptState
 
 
-@combinator(inner=TRANSFORMATION, axis_name=AXIS_NAME.or_none())
+@combinator(
+    inner=TRANSFORMATION,
+    loss_scale=dataclasses.replace(LOSS_SCALE, other=DynamicLossScale),
+    axis_name=SUMMED_AXES,
+)
 def with_loss_scale(
     inner: optax.GradientTransformation,
     loss_scale: float | jax.Array | DynamicLossScale,
@@ -114,11 +115,9 @@ def with_loss_scale(
 
     Args:
       inner: the transformation of the gradients of the loss itself, its learning rate included.
-      loss_scale: :math:`S` > 0; or a :class:`DynamicLossScale`.
-      axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
-        which each device has other parts of the gradient, so that all skip or none; of no use
-        to a number. Not needed under ``jit``, nor where the gradients are averaged over the axis
-        anyway.
+      loss_scale: :math:`S` in :math:`[2^{-126}, 2^{126}]`, or a :class:`DynamicLossScale`.
+      axis_name: the axis over which devices hold different parts of the gradient: all skip or none.
+        A number needs no such axis.
 
     Returns:
       A transformation from gradients of the scaled loss to updates of the parameters' shapes and
@@ -130,7 +129,8 @@ def with_loss_scale(
       TypeError: an ``inner`` that is no transformation, a ``loss_scale`` of the wrong type.
 
     Example:
-      >>> import jax, jax.numpy as jnp, lion_jax, optax
+      >>> import jax, jax.numpy as jnp
+      >>> import lion_jax, optax
       >>> tx = lion_jax.with_loss_scale(optax.sgd(0.1), lion_jax.DynamicLossScale(2.0**15))
       >>> params = jnp.array([3.0], jnp.float16)
       >>> state = tx.init(params)
@@ -152,7 +152,6 @@ def with_loss_scale(
     inner = optax.with_extra_args_support(inner)
     if isinstance(loss_scale, DynamicLossScale):
         return _with_dynamic(inner, loss_scale, axis_name)
-    _STATIC_SCALE.check("loss_scale", loss_scale)
     return _with_static(inner, loss_scale)
 
 
@@ -170,7 +169,8 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
       ValueError: no loss scale in the state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> tx = lion_jax.with_loss_scale(lion_jax.lion(1e-4), loss_scale=1024.0)
       >>> print(lion_jax.current_loss_scale(tx.init(jnp.ones(2))))
       1024.0
@@ -180,7 +180,7 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
     )
 
 
-def with_loss_scales_of(new: PyTree, state: optax.OptState) -> Any:
+def with_loss_scales_of(new: optax.OptState, state: optax.OptState) -> optax.OptState:
     """A state with the dynamic loss scales of another, and all else its own."""
 
     def is_scale(x):

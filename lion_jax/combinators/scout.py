@@ -1,6 +1,6 @@
 """Scout: lookahead with a slow step as long as the fast steps were incoherent."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,8 @@ from lion_jax._core.counters import zero
 from lion_jax._core.inner import update
 from lion_jax._core.kinds import FRACTION, TRANSFORMATION, integer
 from lion_jax._core.leafwise import map_leaves
-from lion_jax._core.leaves import (
-    has_gradient,
-    is_none,
-    is_weight,
-    numbers_of,
-)
-from lion_jax._core.rule import combinator
+from lion_jax._core.leaves import has_gradient, is_none, is_weight, numbers_of
+from lion_jax._core.rule import combinator, number
 from lion_jax.combinators._slow_weights import as_dtype_of, check_not_rounded, copy, synchronize
 
 
@@ -30,9 +25,9 @@ class ScoutState(NamedTuple):
       steps_since_sync: steps since fast and slow weights were equal, int32 of shape (), less than
         the synchronization period.
       update_mean: mean of the fast steps since then, like the slow weights.
-      update_spread: sum of their squared distances from the mean, likewise.
-      update_min: the smallest of them, likewise.
-      update_max: the largest, likewise.
+      update_spread: sum of their squared distances from the mean, like the slow weights.
+      update_min: the smallest of them, like the slow weights.
+      update_max: the largest of them, like the slow weights.
       inner_state: state of the inner transformation.
     """
 
@@ -64,8 +59,8 @@ def scout(
       \phi &\leftarrow \phi + \alpha (\theta - \phi), \qquad \theta \leftarrow \phi
 
     with the standard deviation of a sample, :math:`k - 1` below, and :math:`0 / 0 = 0` for an entry
-    that moves evenly or not at all. Everything comes from running statistics: the state does
-    not grow with the period. As of :func:`lookahead`, its updates must reach the parameters
+    that moves evenly or not at all. Everything comes from running statistics: the state does not
+    grow with the period. As with :func:`lookahead`, its updates must reach the parameters
     unmodified, and under :func:`lion_jax.precision.with_master_weights` it goes within.
 
     Args:
@@ -85,7 +80,8 @@ def scout(
         or update, by its path.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = lion_jax.scout(optax.sgd(1.0), sync_period=3, min_slow_step_size=0.0)
       >>> params = jnp.array(0.0)
       >>> state = tx.init(params)
@@ -107,7 +103,7 @@ def scout(
 def scout_with(
     inner: optax.GradientTransformation,
     sync_period: int,
-    min_slow_step_size: Any,
+    min_slow_step_size: optax.ScalarOrSchedule,
     standstill: float,
 ) -> optax.GradientTransformationExtraArgs:
     """`scout` with another value for 0 / 0. A coherence of NaN makes a slow step of 0."""
@@ -127,13 +123,13 @@ def scout_with(
         return ScoutState(slow, zero(), *zeros, inner_state=inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        params = check_has_params(params, "scout")
+        check_has_params(params, "scout")
         updates, inner_state = update(inner, updates, state.inner_state, params, **extra_args)
         j = state.steps_since_sync + 1
         is_sync = j >= jnp.asarray(sync_period, jnp.int32)
         statistics = _observe_leaves(updates, state.slow_params, state[2:6], j)
         c = jax.lax.cond(is_sync, _coherence, _no_coherence, statistics, j, standstill)
-        alpha = jnp.maximum(1 - c, as_dtype_of(min_slow_step_size, c))
+        alpha = jnp.maximum(1 - c, as_dtype_of(number(min_slow_step_size), c))
         alpha = jnp.where(jnp.isnan(c), 0.0, alpha)
         updates, slow = synchronize(updates, params, state.slow_params, is_sync, alpha)
         steps_since_sync = jnp.where(is_sync, 0, j)

@@ -26,7 +26,7 @@ def names_of(axis_name: AxisName) -> tuple[str, ...]:
 
 
 def replicas(axis_name: AxisName) -> int:
-    """The number of replicas of an axis; a `ValueError` where there is no such axis."""
+    """The number of replicas along an axis; a `ValueError` where there is no such axis."""
     try:
         return lax.axis_size(axis_name)
     except NameError as error:
@@ -145,7 +145,7 @@ def _reduce_scatter(
 
 
 def _is_tracked(name: str) -> bool:
-    """Tells whether jax tracks differences between the replicas of an axis (`check_vma=True`)."""
+    """Tells whether jax tracks what differs between an axis's replicas (`check_vma=True`)."""
     return name in _manual_axes() and _varies(lax.axis_index(name), name)
 
 

@@ -9,13 +9,12 @@ joined without a change of layout; the rows that are left over go into one commo
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lion_jax._core.types import Leaf, PyTree
+from lion_jax._core.types import PyTree
 
 _TILE = 8  # rows
 
@@ -53,7 +52,7 @@ def pack_tree(tree: PyTree, n: int) -> jax.Array:
     return jnp.concatenate([*blocks, pack(list(left))])
 
 
-def unpack_tree(code: jax.Array, like: Leaf, n: int) -> Any:
+def unpack_tree(code: jax.Array, like: PyTree, n: int) -> PyTree:
     """The signs that :func:`pack_tree` packed, in the shapes and dtypes of a tree.
 
     The bytes are laid out as the signs will be, each n times: then reading the digits is arithmetic
@@ -69,13 +68,13 @@ def unpack_tree(code: jax.Array, like: Leaf, n: int) -> Any:
     return jax.tree.map(signs, like, _join([code] * n, rest, like))
 
 
-def lay_out(rows: Sequence[jax.Array], like: Leaf) -> Any:
+def lay_out(rows: Sequence[jax.Array], like: PyTree) -> PyTree:
     """In the shapes of a tree a value for each sign: n vectors as long as the packed bytes."""
     start = _end_of_blocks(like, len(rows))
     return _join(rows, jnp.concatenate([row[start:] for row in rows]), like)
 
 
-def _join(blocks: Sequence[jax.Array], rest: jax.Array, like: Leaf) -> Any:
+def _join(blocks: Sequence[jax.Array], rest: jax.Array, like: PyTree) -> PyTree:
     n, start, at = len(blocks), 0, 0
     leaves, treedef = jax.tree.flatten(like)
     joined = []
@@ -89,7 +88,7 @@ def _join(blocks: Sequence[jax.Array], rest: jax.Array, like: Leaf) -> Any:
     return treedef.unflatten(joined)
 
 
-def _end_of_blocks(like: Leaf, n: int) -> int:
+def _end_of_blocks(like: PyTree, n: int) -> int:
     return sum(_height(x, n) * _columns(x) for x in jax.tree.leaves(like))
 
 

@@ -1,10 +1,11 @@
 """Parameters and the leaves of a state, each with its shape and where it lives."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lion_jax._core.types import PyTree
@@ -27,14 +28,14 @@ class Placed(NamedTuple):
 
     @property
     def axes(self) -> list[tuple[str, ...]]:
-        """For each dimension the mesh axes along which it is split."""
+        """The mesh axes along which each dimension is split."""
         spec = self.sharding.spec
         entries = [*spec, *[None] * (self.array.ndim - len(spec))]
         return [() if e is None else (e,) if isinstance(e, str) else tuple(e) for e in entries]
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Into how many parts each dimension is split."""
+        """The number of parts into which each dimension is split."""
         return tuple(self.devices_along(axes) for axes in self.axes)
 
     @property
@@ -47,7 +48,7 @@ class Placed(NamedTuple):
         return math.prod(self.sharding.mesh.shape[axis] for axis in axes)
 
     def missing(self, axes: tuple[str, ...]) -> tuple[str, ...]:
-        """The axes among these with several devices, along which it is not split."""
+        """The axes, of these, that have several devices and along which it is not split."""
         mine = {axis for of_dimension in self.axes for axis in of_dimension}
         return tuple(a for a in axes if a not in mine and self.devices_along((a,)) > 1)
 
@@ -59,7 +60,7 @@ class Placed(NamedTuple):
         return self._replace(sharding=self.sharding.update(spec=PartitionSpec(*entries)))
 
 
-def place_parameters(params: Any, param_sharding: PyTree) -> list[Placed]:
+def place_parameters(params: optax.Params, param_sharding: PyTree) -> list[Placed]:
     """The parameters where `param_sharding` has them, if it has a fitting place for each."""
     for sharding in jax.tree.leaves(param_sharding):
         if not isinstance(sharding, NamedSharding):

@@ -1,4 +1,4 @@
-"""Leaves of an optimizer's state: the parameters they belong to, and how they can be cut."""
+"""The leaves of an optimizer's state: to which parameter each belongs, and how it can be cut."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 
-from lion_jax._core.types import KeyPath, Leaf, PyTree
+from lion_jax._core.types import PyTree
+
+Arrays = list[jax.ShapeDtypeStruct]
+Dimensions = list[int | None]  # of each parameter, the one that is split
 
 _ROWS, _COLUMNS = 8, 128  # of a TPU's tile
 
@@ -18,7 +22,7 @@ def map_state(
     params: optax.Params,
     of_parameter: Callable[[jax.ShapeDtypeStruct, int], Any],
     otherwise: Callable[[jax.ShapeDtypeStruct], Any],
-) -> Any:
+) -> PyTree:
     """A function of each leaf of the state that `optimizer.init(params)` would return.
 
     Args:
@@ -34,12 +38,12 @@ def map_state(
 
 
 def _map_parts(
-    optimizer: Any,
+    optimizer: optax.GradientTransformation,
     treedef: Any,
     state: optax.OptState,
     of_parameter: Callable[[Any, int], Any],
     otherwise: Callable[[Any], Any],
-) -> Any:
+) -> PyTree:
     """A function of each leaf of a state, by whether it belongs to a parameter.
 
     `optax` knows where a state holds trees like the parameters, since it has `init` make one from
@@ -91,7 +95,7 @@ class _LikeNone(NamedTuple):
     tree: PyTree
 
 
-def _parts_of(tree: PyTree, treedef: Any) -> list[Leaf] | None:
+def _parts_of(tree: PyTree, treedef: Any) -> list[Any] | None:
     """The part of a tree in the place of each parameter; None for a tree of other parts."""
     try:
         return treedef.flatten_up_to(tree)
@@ -105,18 +109,18 @@ def _is_like(tree: PyTree, treedef: Any) -> bool:
         return False
     parts = _parts_of(tree, treedef)
     return parts is not None and all(
-        _is_masked(part) or jax.tree_util.all_leaves([part]) for part in parts
+        is_masked(part) or jax.tree_util.all_leaves([part]) for part in parts
     )
 
 
-def abstract(params: optax.Params) -> Any:
+def abstract(params: optax.Params) -> PyTree:
     """Shapes and dtypes alone: an array's own sharding must not reach `init`."""
     return jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params)
 
 
 def split_dimensions(
-    optimizer: optax.GradientTransformation, params: optax.Params, shards: int, taken: Any = None
-) -> Any:
+    optimizer: optax.GradientTransformation, params: optax.Params, shards: int, taken: PyTree = None
+) -> PyTree:
     """The dimension along which all of a parameter's state can be cut into equal parts.
 
     Of those that can, the first whose parts are whole tiles of a TPU (a multiple of 128 along the
@@ -162,13 +166,13 @@ def split_dimensions(
 
 
 def dimensions_in(
-    optimizer: Any,
+    optimizer: optax.GradientTransformation,
     state: optax.OptState,
     params: optax.Params,
     shards: int,
-    otherwise: list[int | None],
-) -> list[int | None]:
-    """Along which dimension each parameter's state is split, as a part of it tells.
+    otherwise: Dimensions,
+) -> Dimensions:
+    """The dimension along which each parameter's state is split, as a part of it tells.
 
     Args:
       optimizer: whose state it is.
@@ -194,7 +198,9 @@ def dimensions_in(
     ]
 
 
-def _dimension(shape: Any, of_state: list[Leaf], shards: int, path: KeyPath) -> int | None:
+def _dimension(
+    shape: tuple[int, ...], of_state: list[tuple[int, ...]], shards: int, path: KeyPath
+) -> int | None:
     if shape in of_state:
         return None
     for part in of_state:
@@ -209,8 +215,8 @@ def _dimension(shape: Any, of_state: list[Leaf], shards: int, path: KeyPath) -> 
     )
 
 
-def _moments(optimizer: Any, treedef: Any, leaves: list[Leaf]) -> list[list[Leaf]]:
-    """For each parameter the leaves of its state that are to be cut as it is."""
+def _moments(optimizer: optax.GradientTransformation, treedef: Any, leaves: Arrays) -> list[Arrays]:
+    """The leaves of each parameter's state that are to be cut as it is."""
     moments = [[] for _ in leaves]
 
     def note(leaf, i):
@@ -223,11 +229,11 @@ def _moments(optimizer: Any, treedef: Any, leaves: list[Leaf]) -> list[list[Leaf
 
 def _drop_broken_groups(
     fitting: list[list[int]],
-    optimizer: Any,
+    optimizer: optax.GradientTransformation,
     treedef: Any,
-    leaves: list[Leaf],
-    moments: list[list[Leaf]],
-    parts: list[Leaf],
+    leaves: Arrays,
+    moments: list[Arrays],
+    parts: list[tuple[int, ...]],
     shards: int,
 ) -> None:
     """Strikes dimensions along which a part would end within a group.
@@ -256,5 +262,6 @@ def _drop_broken_groups(
                 fitting[i].remove(d)
 
 
-def _is_masked(x: Leaf) -> bool:
+def is_masked(x: Any) -> bool:
+    """Tells whether optax has hidden a leaf here."""
     return isinstance(x, optax.MaskedNode)

@@ -1,7 +1,6 @@
-"""The message about state that cannot be split."""
+"""The warning about state that cannot be split."""
 
 import math
-from typing import Any
 
 import jax
 import optax
@@ -14,12 +13,12 @@ _LISTED = 10
 
 def describe(
     optimizer: optax.GradientTransformation,
-    params: Any,
+    params: optax.Params,
     parameters: list[Placed],
     state: list[Placed],
     axes: tuple[str, ...],
 ) -> str | None:
-    """Whose state is whole along these axes, why, how much it is and what to try; None if none is.
+    """Says whose state is whole along these axes, why, how much and what to try; None if none is.
 
     Args:
       optimizer: any transformation.
@@ -59,7 +58,7 @@ def describe(
 
 
 def _why(parameter: Placed, whole: list[Placed], axes: tuple[str, ...]) -> str:
-    """Why these leaves of its state are whole."""
+    """The reason why these leaves of its state are whole."""
     shapes = ", ".join(str(s) for s in dict.fromkeys(leaf.array.shape for leaf in whole))
     if all(leaf.array.ndim != parameter.array.ndim for leaf in whole):
         return f"its state of shape {shapes} has other dimensions than it"
@@ -79,14 +78,14 @@ def _divides(parameter: Placed, d: int, shards: int) -> bool:
 
 
 def _remedies(
-    optimizer: Any,
-    params: Any,
+    optimizer: optax.GradientTransformation,
+    params: optax.Params,
     parameters: list[Placed],
     state: list[Placed],
     listed: list[int],
     axes: tuple[str, ...],
 ) -> dict[int, str]:
-    """Remedies that would split the state of each, found by trying them on shapes."""
+    """Remedies that would split the state of each, as far as trying them on shapes has shown."""
     treedef = jax.tree.structure(params)
     taken = treedef.unflatten([p.parts for p in parameters])
     arrays = [p.array for p in parameters]

@@ -1,7 +1,5 @@
 """The vote of Distributed Lion: each replica sends signs instead of gradients."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,50 +28,51 @@ _SIGNS_PER_BYTE = {"bits": 5, "int8": 1}
 def majority_vote(
     axis_name: AxisName, *, wire: str = "bits", average: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces each update by the sign that most replicas voted for.
-
-    Replica :math:`i` of :math:`n` has updates :math:`u_i` of its own, from its own gradient and its
-    own momentum. All of them get
+    r"""Replaces updates by the sign that most replicas have.
 
     .. math::
+
       \Delta = \operatorname{sign} \sum_{i=1}^n \operatorname{sign} u_i
       \qquad\text{or, with an average,}\qquad
-      \Delta = \frac{1}{n} \sum_{i=1}^n \operatorname{sign} u_i.
+      \Delta = \frac{1}{n} \sum_{i=1}^n \operatorname{sign} u_i
 
-    An entry that is 0 or NaN abstains. A tie gives 0 on all replicas: no step but for weight decay.
-    Sums are of integers and exact, so that all wires give the same, for any number of replicas, and
-    every replica gets the same bits.
+    Replica :math:`i` of :math:`n` has updates :math:`u_i` of its own, from its own gradient and its
+    own momentum; all of them get :math:`\Delta`, to the last bit. An entry that is 0 or NaN
+    abstains. A tie gives 0 on all replicas: no step but for weight decay.
 
     It stands behind the momentum, which thus stays each replica's own, and before weight decay and
     learning rate, which are the same on all. Parameters are replicated, the state is not: from
     outside its leaves have a further leading dimension, the replicas.
 
     Args:
-      axis_name: the axis of `jax.shard_map`, `jax.pmap` or `jax.vmap` around the update, or a tuple
-        of axes. Among 64 chips or more name both or all three dimensions of the torus, e.g.
-        ``("x", "y")``: see the notes. Axes that a `jax.shard_map` leaves to the compiler must be
-        Auto, and leaves that are split over them are gathered, but for ``"float"``.
-      wire: what a chip sends per parameter. ``"bits"``: five signs in a byte, in two phases; each
-        chip gets all replicas' signs for its part of the parameters, counts, and all gather the
-        outcome: 0.2 + 0.2 bytes. ``"int8"``: the same with a sign in a byte: 1 + 1. ``"float"``:
-        one all-reduce of float32 signs, 4 + 4, as much as gradients in full precision.
-      average: the mean of the votes instead of their sign. The second phase of ``"bits"`` and
-        ``"int8"`` then sends counts: 1 byte up to 127 replicas, 2 up to 32,767, else 4.
+      axis_name: the axis of the replicas. Among 64 chips or more name both or all three dimensions
+        of the torus, e.g. ``("x", "y")``. Axes that a ``jax.shard_map`` leaves to the compiler must
+        be Auto, and leaves that are split over them are gathered, but for ``"float"``.
+      wire: the form in which a chip sends its signs, per parameter: ``"bits"``, five in a byte, 0.2
+        + 0.2 bytes; ``"int8"``, one in a byte, 1 + 1; ``"float"``, one in a float32, 4 + 4, as much
+        as gradients in full precision. All give the same, for any number of replicas.
+      average: the mean of the votes instead of their sign. ``"bits"`` and ``"int8"`` then send, as
+        their second number, 1 byte up to 127 replicas, 2 up to 32,767, else 4.
 
     Returns:
       A transformation without state, for updates of any real dtype, which they keep.
 
     Raises:
-      TypeError: ``axis_name`` is no name, ``average`` no bool, updates are complex.
-      ValueError: an unknown wire; within `update`, an axis that is not there, or, as far as jax
-        tells, updates that are the same on all replicas: `jax.shard_map` sums the gradient of
+      ValueError: an unknown ``wire``; at ``update``, an axis that is not there, or, as far as JAX
+        tells, updates that are the same on all replicas. ``jax.shard_map`` sums the gradient of
         replicated parameters by itself, in full precision, unless they are made each replica's
         own by ``jax.lax.pcast(params, axis_name, to="varying")``.
+      TypeError: an ``axis_name`` that is no name, an ``average`` that is no bool; at ``update``, a
+        complex leaf, by its path.
 
     Notes:
+      ``"bits"`` and ``"int8"`` take two phases. Each chip gets all replicas' signs for its part of
+      the parameters and counts them; then all gather the outcome. ``"float"`` is one all-reduce.
+      Sums are of integers, and exact.
+
       XLA for TPUs turns the second phase into an all-reduce, of up to eight times the bytes, where
       it has more than 16 chips in one axis and less than some megabytes for it. So the gather goes
-      axis by axis; and within a long one by groups, which `check_vma=True` does not allow.
+      axis by axis; and within a long one by groups, which ``check_vma=True`` does not allow.
 
     Example:
       >>> import jax
@@ -83,13 +82,13 @@ def majority_vote(
       >>> updates = jnp.array([[2.0, -1.0, 3.0], [1.0, -1.0, -3.0]])  # of two replicas
       >>> def outcome(u):
       ...     return vote.update(u, vote.init(u))[0]
-      >>> jax.jit(jax.vmap(outcome, axis_name="replicas"))(updates)
-      Array([[ 1., -1.,  0.],
-             [ 1., -1.,  0.]], dtype=float32)
+      >>> print(jax.jit(jax.vmap(outcome, axis_name="replicas"))(updates))
+      [[ 1. -1.  0.]
+       [ 1. -1.  0.]]
 
     References:
-      Liu et al., "Communication Efficient Distributed Training with Distributed Lion", 2024,
-      https://arxiv.org/abs/2404.00438, Algorithm 1 (majority vote and averaging).
+      Liu et al., `Communication Efficient Distributed Training with Distributed Lion
+      <https://arxiv.org/abs/2404.00438>`_, 2024, Algorithm 1 (majority vote and averaging).
     """
 
     def update(updates, state, params=None, **extra_args):
@@ -106,7 +105,7 @@ def majority_vote(
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def _count(updates: optax.Updates, axis_name: AxisName, n: int, average: bool) -> Any:
+def _count(updates: optax.Updates, axis_name: AxisName, n: int, average: bool) -> optax.Updates:
     signs = jax.tree.map(lambda u: signs_of(u).astype(jnp.float32), updates)
 
     def outcome(u, sign):
@@ -118,7 +117,7 @@ def _count(updates: optax.Updates, axis_name: AxisName, n: int, average: bool) -
 
 def _two_phases(
     updates: optax.Updates, axis_name: AxisName, n: int, average: bool, per_byte: int
-) -> Any:
+) -> optax.Updates:
     code = pack_tree(updates, per_byte)
     size = len(code)
     parts = jnp.pad(code, (0, -size % (n * LANES))).reshape(n, -1)

@@ -1,4 +1,4 @@
-"""Shardings of an optimizer's state."""
+"""Shardings for an optimizer's state."""
 
 import warnings
 from typing import Any
@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lion_jax._core.kinds import TRANSFORMATION, choice
 from lion_jax._core.rule import takes
-from lion_jax._core.types import AxisName, Leaf, PyTree
+from lion_jax._core.types import AxisName, PyTree
 from lion_jax.distributed._collectives import names_of
 from lion_jax.distributed._placing import Placed, place_parameters, place_state
 from lion_jax.distributed._splitting import map_state, split_dimensions
@@ -20,7 +20,7 @@ from lion_jax.distributed.sign_gather import SignGatherState
 @takes(optimizer=TRANSFORMATION)
 def state_sharding(
     optimizer: optax.GradientTransformation, params: optax.Params, param_sharding: PyTree
-) -> Any:
+) -> PyTree:
     """Shardings for an optimizer's state that follow those of the parameters.
 
     A leaf of its parameter's shape, such as a moment, has its parameter's sharding. One of its
@@ -30,7 +30,7 @@ def state_sharding(
     already gives the same shardings, and reports such leaves. Several of the parameter's shape in
     one leaf, as in the memory of ``optax.lbfgs``, are split alike behind the first dimension. A
     leaf of another rank (a counter, a number per parameter, a factored moment) is on every device.
-    Within `jax.shard_map` exponents must not be whole where their integers are split: choose a
+    Within ``jax.shard_map`` exponents must not be whole where their integers are split: choose a
     group size that divides the rows of a shard.
 
     ``jax.jit(optimizer.init)`` alone raises on an Explicit mesh, ``jax.make_mesh``'s default, and
@@ -63,7 +63,7 @@ def state_sharding(
       >>> tx = lion_jax.lion(1e-3)
       >>> shardings = state_sharding(tx, params, rows)
       >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
-      >>> {leaf.sharding.spec for leaf in jax.tree.leaves(state) if leaf.ndim == 2}
+      >>> print({leaf.sharding.spec for leaf in jax.tree.leaves(state) if leaf.ndim == 2})
       {P('data',)}
     """
     parameters = place_parameters(params, param_sharding)
@@ -78,8 +78,8 @@ def zero_sharding(
     axis_name: AxisName,
     *,
     unsplit: str = "warn",
-) -> Any:
-    """Places the state as :func:`state_sharding`, and splits it along a mesh axis: ZeRO-1.
+) -> PyTree:
+    """Shardings that also split an optimizer's state along a mesh axis: ZeRO-1.
 
     Data-parallel replicas then keep a part of the moments each instead of a copy. Every leaf that
     belongs to a parameter is cut along one dimension, chosen such that all of them divide: integers
@@ -117,12 +117,12 @@ def zero_sharding(
       >>> whole = NamedSharding(mesh, PartitionSpec())
       >>> params = {"embedding": jax.ShapeDtypeStruct((50257, 768), jnp.float32)}
       >>> shardings = zero_sharding(lion_jax.lion(1e-3), params, whole, "data")
-      >>> [sharding.spec for sharding in jax.tree.leaves(shardings) if sharding.spec]
+      >>> print([sharding.spec for sharding in jax.tree.leaves(shardings) if sharding.spec])
       [P(None, 'data')]
 
     References:
       Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
-      <https://arxiv.org/abs/1910.02054>`_, 2020, section 5.1.
+      <https://arxiv.org/abs/1910.02054>`_, 2020, Section 5.1.
     """
     parameters = place_parameters(params, param_sharding)
     axes = _axes(axis_name, param_sharding)
@@ -159,7 +159,10 @@ def _axes(axis_name: AxisName, param_sharding: PyTree) -> tuple[str, ...]:
 
 
 def _split_along(
-    axes: tuple[str, ...], optimizer: Any, params: optax.Params, parameters: list[Placed]
+    axes: tuple[str, ...],
+    optimizer: optax.GradientTransformation,
+    params: optax.Params,
+    parameters: list[Placed],
 ) -> list[Placed]:
     """The parameters as their state is to be split: along these axes too, where that can be."""
     treedef = jax.tree.structure(params)
@@ -180,8 +183,11 @@ def _split_along(
 
 
 def _place(
-    optimizer: Any, params: optax.Params, parameters: list[Placed], param_sharding: PyTree
-) -> Any:
+    optimizer: optax.GradientTransformation,
+    params: optax.Params,
+    parameters: list[Placed],
+    param_sharding: PyTree,
+) -> PyTree:
     """The state's leaves where they live, those of no parameter on every device of the mesh."""
 
     def on_every_device(leaf):
@@ -201,13 +207,13 @@ def _place(
     )
 
 
-def _shardings(placed: Any) -> Any:
+def _shardings(placed: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.sharding, placed, is_leaf=_is_placed)
 
 
-def _is_gather(x: Leaf) -> bool:
+def _is_gather(x: Any) -> bool:
     return isinstance(x, SignGatherState)
 
 
-def _is_placed(x: Leaf) -> bool:
+def _is_placed(x: Any) -> bool:
     return isinstance(x, Placed)

@@ -7,15 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lion_jax._core.checks import (
-    check_has_params,
-    check_match,
-    check_real,
-)
+from lion_jax._core.checks import check_has_params, check_match, check_real
 from lion_jax._core.dtypes import at_least_float32
 from lion_jax._core.kinds import AXIS_NAME, TRANSFORMATION
+from lion_jax._core.leaves import is_none
 from lion_jax._core.rule import takes
-from lion_jax._core.types import AxisName, Leaf
+from lion_jax._core.types import AxisName
 from lion_jax.distributed._collectives import (
     LANES,
     all_gather,
@@ -28,17 +25,19 @@ from lion_jax.distributed._collectives import (
     vary,
 )
 from lion_jax.distributed._packing import pack_tree, signs_of, unpack_tree
-from lion_jax.distributed._splitting import dimensions_in, split_dimensions
+from lion_jax.distributed._splitting import Dimensions, dimensions_in, is_masked, split_dimensions
 
 _SIGNS_PER_BYTE = 5
 
+Leaves = list[jax.Array | None]
+
 
 class SignGatherState(NamedTuple):
-    """State of :func:`sign_gather`.
+    """State of `sign_gather`.
 
     Attributes:
-      inner_state: of the inner transformation. From outside with the parameters' shapes, within
-        `jax.shard_map` each replica's part of them.
+      inner_state: state of the inner transformation. From outside it has the parameters' shapes,
+        within ``jax.shard_map`` those of each replica's part of them.
     """
 
     inner_state: optax.OptState
@@ -50,22 +49,18 @@ def sign_gather(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Steps a part of the parameters on each replica, and gathers the signs of the updates.
 
-    Replica :math:`i` of :math:`n` has the gradient :math:`g_i` of its part of the batch and the
-    :math:`i`-th part :math:`m^{(i)}` of the state:
-
     .. math::
+
       g^{(i)} &= \Big(\frac{1}{n} \sum_{j=1}^n g_j\Big)^{(i)} && \text{(reduce-scatter)} \\
       u^{(i)}, m^{(i)} &= \text{inner}(g^{(i)}, m^{(i)}) \\
       u &= \operatorname{sign} (u^{(1)}, \dots, u^{(n)}) && \text{(all-gather of 1.6 bits each)}
 
-    With an inner rule whose updates are signs, as Lion's before decay and learning rate, this is
-    what the unsharded rule makes of the same mean gradient, bit for bit, with an n-th of its state
-    on each chip. (Over several axes, and more than 16 replicas of one, gradients are summed level
-    by level, in another order than by an all-reduce.) An all-reduce of float32
+    Replica :math:`i` of :math:`n` has the gradient :math:`g_i` of its part of the batch and the
+    :math:`i`-th part :math:`m^{(i)}` of the state. With an inner rule whose updates are signs, as
+    Lion's before decay and learning rate, the updates are those of the unsharded rule from the same
+    mean gradient, bit for bit, with an n-th of its state on each chip. An all-reduce of float32
     gradients sends 8 bytes per parameter; this sends 4 to reduce and 0.2 to gather, where gathering
-    weights would send another 4.
-
-    ::
+    weights would send another 4. ::
 
       optimizer = optax.chain(
           sign_gather(lion_jax.scale_by_sign_momentum(), "data"),
@@ -78,50 +73,54 @@ def sign_gather(
 
       sign_gather(optax.chain(lion_jax.scale_by_sign_momentum(), majority_vote("slice")), "chip")
 
-    The state is placed by :func:`lion_jax.distributed.zero_sharding`, which splits just it, and
-    each update finds in its shapes how; what cannot be split is stepped whole on all replicas. Put
+    The state is placed by :func:`lion_jax.distributed.zero_sharding`, which splits just it. Put
     within it what changes or keeps gradients (clipping, accumulation, metrics): around it they are
     each replica's own.
 
     Args:
       inner: any transformation of which the signs of the updates are wanted, elementwise: norms
         would be those of a replica's part.
-      axis_name: the axis of `jax.shard_map` or `jax.pmap` around the update, or a tuple of axes,
-        whose order does not matter: it is the mesh's. `init` where all of them are mapped, as in a
-        `jax.pmap`, gives each replica's part, elsewhere the whole.
+      axis_name: the axis of the replicas. The order of several does not matter: it is the mesh's.
 
     Returns:
-      A transformation with :class:`SignGatherState`. `update` takes each replica's own gradient, of
-      any real dtype; they are summed in float32 at least. Updates are -1, 0 or 1, of the
-      gradient's dtype; NaN has no sign and gives 0.
+      A transformation from each replica's own gradient, of any real dtype, to updates that are -1,
+      0 or 1, of the gradient's dtype; NaN has no sign and gives 0. Gradients are summed in at least
+      float32. The state is a :class:`SignGatherState`: each replica's part where ``init`` is mapped
+      over all of the axes, as in ``jax.pmap``, elsewhere the whole.
 
     Raises:
-      TypeError: ``inner`` is no transformation, ``axis_name`` is no name, gradients are complex.
-      ValueError: within `update`, an axis that is not there, a gradient of another shape than its
-        parameter, a state that is not split, or
-        otherwise than into parts, Explicit axes left out of the `jax.shard_map`, or, as far as jax
-        tells, gradients that are the same on all replicas: `jax.shard_map` sums the gradient of
-        replicated parameters by itself unless they are made each replica's own by
-        ``jax.lax.pcast(params, axis_name, to="varying")``.
+      ValueError: at ``update``, an axis that is not there, a gradient of another shape than its
+        parameter, a state that is not split, or otherwise than into parts, Explicit axes left out
+        of the ``jax.shard_map``, or, as far as JAX tells, gradients that are the same on all
+        replicas. ``jax.shard_map`` sums the gradient of replicated parameters by itself unless they
+        are made each replica's own by ``jax.lax.pcast(params, axis_name, to="varying")``.
+      TypeError: an ``inner`` that is no transformation, an ``axis_name`` that is no name; at
+        ``update``, a complex leaf, by its path.
+
+    Notes:
+      Each update finds in the shapes of the state how it is split; what cannot be split is stepped
+      whole on all replicas. Over several axes, and more than 16 replicas of one, gradients are
+      summed level by level, in another order than by an all-reduce.
 
     Example:
       >>> import jax
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> from lion_jax.distributed import sign_gather
       >>> tx = sign_gather(lion_jax.scale_by_sign_momentum(), "replicas")
       >>> gradients = jnp.array([[2.0, -1.0], [-1.0, -1.0]])  # of two replicas
       >>> def step(g):
       ...     return tx.update(g, tx.init(g))
       >>> updates, state = jax.jit(jax.vmap(step, axis_name="replicas"))(gradients)
-      >>> updates
-      Array([[ 1., -1.],
-             [ 1., -1.]], dtype=float32)
-      >>> state.inner_state.mu.shape  # of each of the two: one of two entries
+      >>> print(updates)
+      [[ 1. -1.]
+       [ 1. -1.]]
+      >>> print(state.inner_state.mu.shape)  # of each of the two: one of two entries
       (2, 1)
 
     References:
-      Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
-      2020, https://arxiv.org/abs/1910.02054, section 5.1.
+      Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter Models
+      <https://arxiv.org/abs/1910.02054>`_, 2020, Section 5.1.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -140,7 +139,7 @@ def sign_gather(
         check_own(updates, axes, "gradients")
         check_all_manual("sign_gather")
         # A parameter without a gradient, None, is a leaf of `like` alone.
-        if any(g is None for g in jax.tree.leaves(updates, is_leaf=lambda g: g is None)):
+        if any(map(is_none, jax.tree.leaves(updates, is_leaf=is_none))):
             check_has_params(params, "sign_gather, of parameters without a gradient,")
         if params is not None:
             check_match("gradients", updates, params)
@@ -163,12 +162,12 @@ def sign_gather(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _splittable(inner: Any, params: optax.Params, n: int) -> list[int | None]:
-    """Along which dimension each parameter's state can be split into n parts."""
+def _splittable(inner: optax.GradientTransformation, params: optax.Params, n: int) -> Dimensions:
+    """The dimension along which each parameter's state can be split into n parts."""
     return jax.tree.structure(params).flatten_up_to(split_dimensions(inner, params, n))
 
 
-def _check_split(dimensions: list[int | None], splittable: list[int | None], n: int) -> None:
+def _check_split(dimensions: Dimensions, splittable: Dimensions, n: int) -> None:
     """Refuses a state that is all whole and need not be: forgotten, it would cost all it can."""
     if n > 1 and dimensions != splittable and all(d is None for d in dimensions):
         raise ValueError(
@@ -178,9 +177,7 @@ def _check_split(dimensions: list[int | None], splittable: list[int | None], n: 
         )
 
 
-def _parts(
-    leaves: list[jax.Array], dimensions: list[int | None], axis_name: AxisName
-) -> list[jax.Array]:
+def _parts(leaves: list[jax.Array], dimensions: Dimensions, axis_name: AxisName) -> list[jax.Array]:
     """This replica's parts of the leaves."""
 
     def part(x, dimension):
@@ -193,17 +190,17 @@ def _parts(
 
 
 def _part_of(
-    inner: Any,
+    inner: optax.GradientTransformation,
     state: optax.OptState,
     params: optax.Params,
-    dimensions: list[int | None],
+    dimensions: Dimensions,
     axis_name: AxisName,
-) -> Any:
+) -> optax.OptState:
     """This replica's part of a whole state: of each parameter's leaves that are cut as it is."""
     leaves, treedef = jax.tree.flatten(params)
 
     def part(x, i):
-        if isinstance(x, optax.MaskedNode):
+        if is_masked(x):
             return x
         is_cut = jnp.ndim(x) == jnp.ndim(leaves[i]) and jnp.size(x) > 1
         return _parts([x], [dimensions[i]], axis_name)[0] if is_cut else x
@@ -213,13 +210,11 @@ def _part_of(
         part,
         state,
         treedef.unflatten(range(len(leaves))),
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+        is_leaf=is_masked,
     )
 
 
-def _mean_parts(
-    gradients: list[Leaf], dimensions: list[int | None], axis_name: AxisName, n: int
-) -> list[Leaf]:
+def _mean_parts(gradients: Leaves, dimensions: Dimensions, axis_name: AxisName, n: int) -> Leaves:
     """This replica's parts of the mean gradient, and all of it where it cannot be split."""
     wide = {
         i: vary(g.astype(at_least_float32(g)), axis_name)
@@ -235,9 +230,7 @@ def _mean_parts(
     return [_like(means.get(i), g) for i, g in enumerate(gradients)]
 
 
-def _gather(
-    directions: list[Leaf], dimensions: list[int | None], axis_name: AxisName, n: int
-) -> list[Leaf]:
+def _gather(directions: Leaves, dimensions: Dimensions, axis_name: AxisName, n: int) -> Leaves:
     """The signs of all replicas' parts, joined, and of what each of them has in whole."""
     signs = [None if u is None else signs_of(u) for u in directions]
     split = {i: d for i, d in enumerate(dimensions) if d is not None and signs[i] is not None}
@@ -256,6 +249,6 @@ def _gather(
     return signs
 
 
-def _like(x: Leaf, gradient: Any) -> Any:
+def _like(x: Any, gradient: jax.Array | None) -> jax.Array | None:
     """In the gradient's dtype; None where there is none."""
     return None if gradient is None else x.astype(gradient.dtype)

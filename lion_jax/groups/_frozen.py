@@ -1,7 +1,7 @@
 """Trees of parameters of which some are hidden from a transformation."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._core.leaves import is_array, is_none, is_weight
-from lion_jax._core.types import Leaf, PyTree
+from lion_jax._core.types import PyTree
 
 
 class Frozen(NamedTuple):
@@ -21,31 +21,31 @@ class Frozen(NamedTuple):
       flags: for each whether it is frozen.
     """
 
-    leaves: list[Leaf]
+    leaves: list[Any]
     treedef: Any
     flags: list[bool]
 
     @classmethod
-    def of(cls, params: optax.Params, is_frozen: Callable[[Any], Any]) -> "Frozen":
-        """From parameters and a function from them to a tree of booleans."""
+    def of(cls, params: optax.Params, is_frozen: Callable[[optax.Params], PyTree]) -> "Frozen":
+        """Chooses the frozen ones by a function from parameters to a tree of booleans."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         chosen = iter(jax.tree.leaves(is_frozen(params)))
         return cls(leaves, treedef, [x is not None and next(chosen) for x in leaves])
 
     @property
-    def labels(self) -> Any:
+    def labels(self) -> PyTree:
         """A tree of the labels "train" and "freeze", without the rest."""
         return self._tree(
             None if x is None or self._is_rest(i) else "freeze" if self.flags[i] else "train"
             for i, x in enumerate(self.leaves)
         )
 
-    def without_rest(self, tree: PyTree) -> Any:
+    def without_rest(self, tree: PyTree) -> PyTree:
         """A tree without the frozen leaves of which there are no gradients, as of a function."""
         parts = self.treedef.flatten_up_to(tree)
         return self._tree(None if self._is_rest(i) else x for i, x in enumerate(parts))
 
-    def with_rest(self, updates: optax.Updates, gradients: optax.Updates) -> Any:
+    def with_rest(self, updates: optax.Updates, gradients: optax.Updates) -> optax.Updates:
         """Updates for these too: 0, or None for what can have none."""
         parts = zip(
             self.leaves, *map(self.treedef.flatten_up_to, (updates, gradients)), strict=True
@@ -54,7 +54,7 @@ class Frozen(NamedTuple):
             _zero(x, g) if self._is_rest(i) else u for i, (x, u, g) in enumerate(parts)
         )
 
-    def hidden_in(self, extra_args: dict[str, Any], params: PyTree) -> dict[str, Any]:
+    def hidden_in(self, extra_args: dict[str, Any], params: optax.Params | None) -> dict[str, Any]:
         """Extra arguments for a transformation that does not see the frozen parameters.
 
         Trees like the parameters lose their frozen leaves. Functions of parameters get those that
@@ -86,7 +86,7 @@ class Frozen(NamedTuple):
 
         return on_all
 
-    def _masked(self, tree: PyTree) -> Any:
+    def _masked(self, tree: PyTree) -> PyTree:
         parts = zip(self.treedef.flatten_up_to(tree), self.flags, strict=True)
         return self._tree(
             part if not flag else None if self._is_rest(i) else optax.MaskedNode()
@@ -108,10 +108,10 @@ class Frozen(NamedTuple):
     def _is_rest(self, i: int) -> bool:
         return self.flags[i] and not is_weight(self.leaves[i])
 
-    def _tree(self, leaves: Any) -> Any:
+    def _tree(self, leaves: Iterable[Any]) -> PyTree:
         return self.treedef.unflatten(leaves)
 
 
-def _zero(x: Leaf, gradient: Any) -> Any:
+def _zero(x: Any, gradient: Any) -> jax.Array | None:
     is_number = is_array(x) and not jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended)
     return jnp.zeros_like(x) if is_number and gradient is not None else None

@@ -14,11 +14,11 @@ from lion_jax._core.leaves import map_present
 from lion_jax._core.paths import Pattern, first_match, present_paths
 from lion_jax._core.rule import primitive, takes
 from lion_jax._core.shares import map_shares, spread
-from lion_jax._core.types import Leaf
+from lion_jax._core.types import Mask, PyTree, Scalar
 from lion_jax.groups._frozen import Frozen
 
 SHARE = NON_NEGATIVE.constant().trying("1.0", "which leaves its leaves as they are")
-FromParams = Callable[[optax.Params], Any]
+FromParams = Callable[[optax.Params], PyTree]
 
 _BIAS_OR_SCALE = re.compile(r"(?i)(^|_)(bias(es)?|scale|gamma|beta|offset)$")
 _NORM = re.compile(r"(?i)(norm(s|alization)?|(^|_)(ln|bn|gn))(_?\d+|_[a-z]+)?$")
@@ -42,7 +42,7 @@ def paths(params: optax.Params) -> list[str]:
     return present_paths(params)
 
 
-def describe(params: optax.Params, **of_each: Any) -> str:
+def describe(params: optax.Params, **of_each: Mask) -> str:
     """A table to look at before a long run: what each leaf gets.
 
     Args:
@@ -91,8 +91,7 @@ def select(*patterns: Pattern) -> FromParams:
 
     Returns:
       A function from parameters to a tree of booleans like them: for the ``mask`` of any
-      transformation here or in optax, for ``optax.masked`` and the like. Under
-      ``optax.inject_hyperparams`` the argument that it is given as belongs in ``static_args``.
+      transformation here or in optax, for ``optax.masked`` and the like.
 
     Raises:
       ValueError: no valid regular expression; at use, one that matches no leaf.
@@ -121,7 +120,7 @@ def exclude(*patterns: Pattern) -> FromParams:
     return first_match(((pattern, False) for pattern in patterns), default=True)
 
 
-def exclude_biases_and_norms(params: optax.Params) -> Any:
+def exclude_biases_and_norms(params: optax.Params) -> PyTree:
     """The usual mask for weight decay: False for biases, scales and what normalization layers have.
 
     These are, in any case of letters,
@@ -137,8 +136,7 @@ def exclude_biases_and_norms(params: optax.Params) -> Any:
     A matrix called ``b`` decays: it may be half of a low-rank adapter.
 
     Args:
-      params: the parameters. Pass the function itself as a mask, and name the mask in the
-        ``static_args`` of ``optax.inject_hyperparams``.
+      params: the parameters. Pass the function itself as a mask.
 
     Returns:
       A tree of booleans like the parameters.
@@ -147,7 +145,8 @@ def exclude_biases_and_norms(params: optax.Params) -> Any:
       TypeError: a step count in place of parameters.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> from lion_jax import groups
       >>> tx = lion_jax.lion(1e-4, weight_decay=0.1, mask=groups.exclude_biases_and_norms)
       >>> groups.exclude_biases_and_norms(
@@ -175,7 +174,8 @@ def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromPar
       ValueError, TypeError: as in :func:`select`.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> from lion_jax import groups
       >>> tx = optax.partition(
       ...     {"lion": lion_jax.lion(1e-4), "adam": optax.adam(1e-3)},
@@ -187,12 +187,12 @@ def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromPar
 
 
 @takes(default=SHARE)
-def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromParams:
-    """Gives each leaf a number by its path: a decay mask of shares.
+def multipliers(by_pattern: Mapping[Pattern, Scalar], default: Scalar = 1.0) -> FromParams:
+    """A decay mask of numbers: how much each leaf gets.
 
     Args:
-      by_pattern: a number >= 0 for each pattern, or a traced scalar; of several patterns that match
-        a leaf the first decides.
+      by_pattern: a number >= 0 for each pattern; of several patterns that match a leaf the first
+        decides.
       default: the number where none matches.
 
     Returns:
@@ -204,7 +204,8 @@ def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromPa
       ValueError, TypeError: as in :func:`select`; a number out of range or no number.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax
+      >>> import jax.numpy as jnp
+      >>> import lion_jax
       >>> from lion_jax import groups
       >>> mask = groups.multipliers({"bias|norm": 0.0, "embed": 0.5})
       >>> tx = lion_jax.lion(1.0, weight_decay=0.1, mask=mask)
@@ -221,7 +222,7 @@ def multipliers(by_pattern: Mapping[Pattern, Any], default: Any = 1.0) -> FromPa
 
 @primitive(default=SHARE)
 def scale_by_group(
-    by_pattern: Mapping[Pattern, Any], default: Any = 1.0
+    by_pattern: Mapping[Pattern, Scalar], default: Scalar = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""Multiplies the updates of each group: learning rates by group.
 
@@ -246,7 +247,8 @@ def scale_by_group(
       ValueError, TypeError: as in :func:`multipliers`, a pattern that matches no leaf at ``init``.
 
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> from lion_jax import groups
       >>> tx = optax.chain(lion_jax.lion(1e-2), groups.scale_by_group({"backbone/": 0.1}))
       >>> params = {"backbone": {"w": jnp.ones(1)}, "head": {"w": jnp.ones(1)}}
@@ -272,7 +274,7 @@ def scale_by_group(
 def freeze(
     inner: optax.GradientTransformation, *patterns: Pattern
 ) -> optax.GradientTransformationExtraArgs:
-    """Freezes the matching parameters: updates of 0, and no state.
+    """Leaves what matches as it is, and keeps no state for it.
 
     Args:
       inner: the transformation of the other leaves. It does not see the frozen ones, in a global
@@ -293,7 +295,8 @@ def freeze(
         ``inner`` that is no transformation.
 
     Example:
-      >>> import jax, jax.numpy as jnp, lion_jax, optax
+      >>> import jax, jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> from lion_jax import groups
       >>> params = {"backbone": {"w": jnp.ones((512, 512))}, "head": {"w": jnp.ones(2)}}
       >>> tx = groups.freeze(lion_jax.lion(1e-4), "^backbone/")
@@ -303,23 +306,23 @@ def freeze(
     """
     is_frozen = first_match(((pattern, True) for pattern in patterns), default=False)
 
-    def partition(labels):
+    def partition(frozen):
         # A function gives the labels, since a tree may be callable, a module say.
         transformations: dict[Hashable, optax.GradientTransformation] = {
             "train": inner,
             "freeze": optax.stateless(_zero),
         }
-        return optax.partition(transformations, lambda _: labels)
+        return optax.partition(transformations, lambda _: frozen.labels)
 
     def init_fn(params):
         frozen = Frozen.of(params, is_frozen)
-        return partition(frozen.labels).init(frozen.without_rest(params))
+        return partition(frozen).init(frozen.without_rest(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         frozen = Frozen.of(updates if params is None else params, is_frozen)
         trained = None if params is None else frozen.without_rest(params)
         new_updates, state = _inner.update(
-            partition(frozen.labels),
+            partition(frozen),
             frozen.without_rest(updates),
             state,
             trained,
@@ -331,7 +334,7 @@ def freeze(
 
 
 def _zero(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-    """Zeros, as of `optax.set_to_zero`, but in the parameters' dtype."""
+    """Updates of 0 in the parameters' dtype, which `optax.set_to_zero` does not have."""
     likes = updates if params is None else params
     return map_present(lambda _, like: jnp.zeros_like(like), updates, likes)
 
@@ -340,7 +343,7 @@ def _scale(u, rate):
     return (rate * u,)
 
 
-def _is_bias_or_norm(path: str, leaf: Leaf) -> bool:
+def _is_bias_or_norm(path: str, leaf: Any) -> bool:
     *_, module, name = ("", *path.split("/"))
     return (
         len(jnp.shape(leaf)) < 2

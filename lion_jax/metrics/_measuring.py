@@ -1,21 +1,22 @@
 """One step as sums over the entries of each parameter, and the metrics that these make."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 
 from lion_jax._core.dtypes import at_least_float32, round_to
 from lion_jax._core.leafwise import of_leaves
 from lion_jax._core.leaves import is_none, is_weight
 from lion_jax._core.paths import distinct_paths
-from lion_jax._core.types import AxisName, DType, KeyPath, Leaf
+from lion_jax._core.types import AxisName, PyTree
 
 NEAR = 0.9  # of the bound that weight decay sets
-_EMPTY: list[list[Leaf]] = [[] for _ in range(6)]
+_EMPTY: list[list[Any]] = [[] for _ in range(6)]
 _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
 
 
@@ -24,7 +25,7 @@ class Step(NamedTuple):
 
     Attributes:
       gradients: as they came; zeros where there was none.
-      updates: what is added to the parameters, likewise.
+      updates: what is added to the parameters; zeros where there was no gradient.
       params: the parameters before it.
       keys: where each is in the tree of parameters.
       names: the same, as a string.
@@ -35,7 +36,7 @@ class Step(NamedTuple):
     gradients: list[jax.Array]
     updates: list[jax.Array]
     params: list[jax.Array]
-    keys: list[Leaf]
+    keys: list[KeyPath]
     names: list[str]
     has_gradient: list[bool]
     inner_state: optax.OptState
@@ -47,8 +48,8 @@ class Step(NamedTuple):
         updates: optax.Updates,
         params: optax.Params,
         inner_state: optax.OptState,
-        signs: Any,
-        known: Any,
+        signs: PyTree,
+        known: Container[str] | None,
     ) -> "Step":
         """A step from trees like the parameters.
 
@@ -72,8 +73,8 @@ class Step(NamedTuple):
         return cls(g, u, p, keys, names, has_gradient, inner_state)
 
 
-def no_signs(params: optax.Params, largest: float) -> Any:
-    """Signs to compare the first update's with; of more than `largest` entries, none."""
+def no_signs(params: optax.Params, largest: float) -> PyTree:
+    """Signs to compare the first update's with; without entries where there are too many."""
     leaves, treedef = jax.tree.flatten(params)
     entries = sum(math.prod(jnp.shape(p)) for p in leaves if is_weight(p))
 
@@ -87,7 +88,7 @@ def no_signs(params: optax.Params, largest: float) -> Any:
     return treedef.unflatten(map(signs, leaves))
 
 
-def keeps(signs: Any) -> bool:
+def keeps(signs: PyTree) -> bool:
     """Tells whether there are signs to compare with."""
     return any(s.size for s in jax.tree.leaves(signs))
 
@@ -136,14 +137,17 @@ def metrics_from(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def over_devices(
-    sums: dict[str, list[jax.Array]], axis_name: AxisName | None, dtype: DType, per_parameter: bool
+    sums: dict[str, list[jax.Array]],
+    axis_name: AxisName | None,
+    dtype: jnp.dtype,
+    per_parameter: bool,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The sums over all parameters, of shape (), and of each (or none), of shape (parameters,).
 
     Both are those of the whole where every device along these axes holds a part of a parameter.
     """
     rows = [*zip(*sums.values(), strict=True)]
-    parts: dict[Any, list[int]] = {}
+    parts: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(rows):
         parts.setdefault(_split_over(row, axis_name), []).append(i)
     blocks, order = [jnp.zeros((0, len(sums)), dtype)], []
@@ -163,7 +167,7 @@ def over_devices(
     return of_all, dict(zip(sums, by_parameter.T, strict=True))
 
 
-def _split_over(sums: Sequence[jax.Array], axis_name: AxisName | None) -> tuple[Any, ...]:
+def _split_over(sums: Sequence[jax.Array], axis_name: AxisName | None) -> tuple[str, ...]:
     """The axes along which devices hold different parts of what was summed.
 
     Only `shard_map` keeps track of what varies along an axis; elsewhere everything is said to.
@@ -175,11 +179,11 @@ def _split_over(sums: Sequence[jax.Array], axis_name: AxisName | None) -> tuple[
     return tuple(a for a in axes if not _varying(jax.lax.axis_index(a)) or a in varying)
 
 
-def _varying(x: jax.Array) -> frozenset[Any]:
+def _varying(x: jax.Array) -> frozenset[str]:
     return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())
 
 
-def _moments(step: Step) -> list[Leaf] | None:
+def _moments(step: Step) -> list[jax.Array] | None:
     """The first moment of each parameter, found by field and path; 0 where there is none.
 
     None for a state without one, or with one of another structure than the parameters.
@@ -209,7 +213,7 @@ def _is_gathered(path: KeyPath) -> bool:
     return any(getattr(key, "tuple_name", "") == "SignGatherState" for key in path)
 
 
-def _first_moments(state: optax.OptState) -> Iterator[tuple[Any, Any]]:
+def _first_moments(state: optax.OptState) -> Iterator[tuple[KeyPath, PyTree]]:
     """Each first moment in a state, with its path; not the integers of one, meaningless alone."""
     for field in _MOMENTS:
         for path, moment in optax.tree_utils.tree_get_all_with_path(state, field):
@@ -217,13 +221,13 @@ def _first_moments(state: optax.OptState) -> Iterator[tuple[Any, Any]]:
                 yield path, moment
 
 
-def _or_zeros(x: Leaf, p: Leaf) -> jax.Array:
+def _or_zeros(x: Any, p: Any) -> jax.Array:
     """An array; zeros for what has no gradient."""
     return jnp.zeros_like(p) if x is None else jnp.asarray(x)
 
 
 def _as_stored(x: jax.Array) -> jax.Array:
-    """The array as its dtype holds it, where a compiler would go on with more digits."""
+    """An array rounded to its dtype, where a compiler would go on with more than that."""
     return round_to(x.astype(at_least_float32(x)), x.dtype)
 
 

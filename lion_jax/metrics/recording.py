@@ -1,27 +1,28 @@
-"""Metrics of each step, kept in the state of any transformation."""
+"""Metrics of every step, recorded in the state of the optimizer."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Container
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from lion_jax._core import inner as _inner
 from lion_jax._core.checks import check_has_params, check_match
 from lion_jax._core.counters import zero
 from lion_jax._core.dtypes import at_least_float32
-from lion_jax._core.hyperparameters import by_name
-from lion_jax._core.kinds import AXIS_NAME, FLAG, TRANSFORMATION, integer
+from lion_jax._core.inner import update
+from lion_jax._core.kinds import FLAG, SUMMED_AXES, TRANSFORMATION, integer
 from lion_jax._core.leaves import is_none, is_weight
 from lion_jax._core.rule import combinator
-from lion_jax._core.states import all_fields, the_only, unwrapped
-from lion_jax._core.types import AxisName
-from lion_jax.metrics._measuring import Step, keeps, metrics_from, no_signs, over_devices, sums_of
+from lion_jax._core.types import AxisName, PyTree
+from lion_jax.metrics._measuring import Step, metrics_from, no_signs, over_devices, sums_of
+from lion_jax.metrics.reading import shown_in
 
 _SMALL = 2**20  # parameters, whose signs cost nothing to speak of
+
+_Measured = tuple[dict[str, jax.Array], PyTree, PyTree]  # of all, of each, and the signs
 
 
 class MetricsState(NamedTuple):
@@ -32,7 +33,7 @@ class MetricsState(NamedTuple):
         a circle of `every` counts.
       metrics: those of all parameters together by name, each of shape (), float32 (float64 where a
         parameter is), and `step`, the update that they are of, int32.
-      per_parameter: by path those of one parameter, likewise; None if not asked for.
+      per_parameter: the same for one parameter, by its path; None if not asked for.
       signs: signs of that update, int8 like the parameters, None for what is no floating-point
         number; without entries where there are too many, None if they are not to be compared.
       inner_state: state of the inner transformation.
@@ -40,15 +41,15 @@ class MetricsState(NamedTuple):
 
     update_count: jax.Array
     metrics: dict[str, jax.Array]
-    per_parameter: Any
-    signs: Any
+    per_parameter: PyTree
+    signs: PyTree
     inner_state: optax.OptState
 
 
 @combinator(
     inner=TRANSFORMATION,
     per_parameter=FLAG,
-    axis_name=AXIS_NAME.or_none(),
+    axis_name=SUMMED_AXES,
     every=integer(is_traced=False).trying("100"),
     sign_flips=FLAG.or_none(),
 )
@@ -72,20 +73,11 @@ def with_metrics(
     measured as they come, before any clipping within it; its updates as they go, which is the step
     really taken: put it inside of what changes them further or skips them.
 
-    On a TPU the sums ride along with the pass over the parameters where the rule is one like Lion
-    or Adan, and the inner update is traced once more for them; on a CPU they take several steps.
-
     Args:
       inner: the transformation to measure, its learning rate included.
       per_parameter: whether to keep the metrics of each parameter too.
-      axis_name: under ``shard_map`` or ``pmap``, the name of the axis (or a tuple of names) over
-        which each device has other parts of the parameters: sums are reduced over it before the
-        root, so that a norm is that of the whole. Where ``shard_map`` keeps track of what varies
-        (``check_vma``), a parameter of which each device has all is counted once; elsewhere once
-        per device, so do not give it where devices have copies, as in data-parallel ``pmap``.
-        Not needed under ``jit``.
-      every: n >= 1: measures every n-th update. In between it costs a TPU nothing, a CPU a third of
-        Lion's step.
+      axis_name: the axis over which devices hold different parts of the parameters, not copies.
+      every: n >= 1: measures every n-th update.
       sign_flips: whether to compare the signs of the updates with those of the last measured one,
         which are kept as int8, one byte per parameter. None does so for rules whose updates are
         signs (those that show a ``weight_bound``, see :func:`hyperparameters`) and at most 2**20
@@ -101,8 +93,18 @@ def with_metrics(
       TypeError: an ``inner`` that is no transformation, an argument of the wrong type; at
         ``update``, another transformation's state.
 
+    Notes:
+      Sums are reduced over ``axis_name`` before the root, so that a norm is that of the whole.
+      Where ``shard_map`` keeps track of what varies (``check_vma``), a parameter of which each
+      device has all is counted once; elsewhere once per device, as in data-parallel ``pmap``.
+
+      On a TPU the sums ride along with the pass over the parameters where the rule is one like
+      Lion or Adan, and the inner update is traced once more for them; on a CPU they take several
+      steps. Between measured updates it costs a TPU nothing, a CPU a third of Lion's step.
+
     Example:
-      >>> import jax.numpy as jnp, lion_jax, optax
+      >>> import jax.numpy as jnp, optax
+      >>> import lion_jax
       >>> tx = optax.chain(optax.clip_by_global_norm(1.0), lion_jax.lion(0.5))
       >>> tx = lion_jax.with_metrics(tx)
       >>> params = jnp.array([3.0, 4.0])
@@ -121,170 +123,142 @@ def with_metrics(
       one that differs, are :func:`lion_jax.compat.llm_foundry.report_metrics`'s.
     """
     inner = optax.with_extra_args_support(inner)
+    recorder = _Recorder(inner, per_parameter, axis_name, every, sign_flips)
+    return optax.GradientTransformationExtraArgs(recorder.init, recorder.update)
 
-    def init_fn(params):
-        inner_state = inner.init(params)
-        is_counting = _is_sign_rule(inner_state) if sign_flips is None else sign_flips
-        signs = no_signs(params, math.inf if sign_flips else _SMALL) if is_counting else None
+
+class _Recorder(NamedTuple):
+    """The arguments of `with_metrics`, and the transformation that they make."""
+
+    inner: optax.GradientTransformationExtraArgs
+    per_parameter: bool
+    axis_name: AxisName | None
+    every: int
+    sign_flips: bool | None
+
+    def init(self, params: optax.Params) -> MetricsState:
+        """The state before the first update, in which every metric is 0."""
+        inner_state = self.inner.init(params)
+        is_counting = _is_sign_rule(inner_state) if self.sign_flips is None else self.sign_flips
+        signs = no_signs(params, math.inf if self.sign_flips else _SMALL) if is_counting else None
+        alone = self._replace(axis_name=None)
         shapes = jax.eval_shape(
-            lambda p, s: measured(Step.of(p, p, p, s, signs, None), signs, None),
+            lambda p, s: alone.measured(Step.of(p, p, p, s, signs, None), signs),
             params,
             inner_state,
         )
         metrics, of_each, _ = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return MetricsState(zero(), metrics | {"step": zero()}, of_each, signs, inner_state)
 
-    def measured(step, signs, axis_name=axis_name):
+    def update(
+        self,
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MetricsState]:
+        """One update of the inner transformation, measured if it is its turn."""
+        params, state = check_has_params(params, "with_metrics"), _of_metrics(state)
+        check_match("gradients", updates, params)
+        count = _next_in_phase(state.update_count, self.every)
+        return _Call(self, updates, state, params, extra_args, count).run()
+
+    def measured(self, step: Step, signs: PyTree) -> _Measured:
+        """The metrics of a step: of all parameters, of each, and the signs for the next one."""
         before, treedef = jax.tree.flatten(signs, is_leaf=is_none)
         present = None if signs is None else [x for x in before if x is not None]
         sums, present = sums_of(step, present, _weight_bound(step.inner_state))
-        of_all, of_each = over_devices(sums, axis_name, _dtype(step.params), per_parameter)
-        of_each = _by_name(metrics_from(of_each), step.names) if per_parameter else None
+        dtype = _dtype(step.params)
+        of_all, of_each = over_devices(sums, self.axis_name, dtype, self.per_parameter)
+        of_each = _by_name(metrics_from(of_each), step.names) if self.per_parameter else None
         if present is not None:
             new = iter(present)
             signs = treedef.unflatten(None if x is None else next(new) for x in before)
         return metrics_from(of_all), of_each, signs
 
-    def update_fn(updates, state, params=None, **extra_args):
-        params = check_has_params(params, "with_metrics")
-        if not isinstance(state, MetricsState):
-            raise TypeError(
-                "state must be that of with_metrics, from its init; got one of type "
-                f"{type(state).__name__}. Try lion_jax.carry_state(state, tx, params)."
-            )
-        check_match("gradients", updates, params)
-        gradients, count = updates, _next_in_phase(state.update_count, every)
-        known = _names_in(state.per_parameter) if per_parameter else None
 
-        def take(gradients, inner_state):
-            return _inner.update(inner, gradients, inner_state, params, **extra_args)
+class _Call(NamedTuple):
+    """One call of `update`: its arguments, and the ways to step and measure by them."""
 
-        def measure(updates, inner_state):
-            step = Step.of(gradients, updates, params, inner_state, state.signs, known)
-            metrics, of_each, signs = measured(step, state.signs)
-            return metrics | {"step": jnp.array(count)}, of_each, signs
+    recorder: _Recorder
+    gradients: optax.Updates
+    state: MetricsState
+    params: optax.Params
+    extra_args: dict[str, Any]
+    count: jax.Array
 
-        def measure_apart(inner_state):
-            """Measures the same step, computed once more.
-
-            Where sums and new weights share an update or a moment, XLA:TPU writes it out for them.
-            What comes from behind a barrier it does not share, and computes in the same one pass.
-            """
-            behind = jax.tree.map(jax.lax.optimization_barrier, inner_state)
-            return measure(*take(gradients, behind))
-
-        start, before = state.inner_state, (state.metrics, state.per_parameter, state.signs)
-        if not any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
-            updates, inner_state = take(gradients, start)
-            after = before if count % every else measure(updates, inner_state)
+    def run(self) -> tuple[optax.Updates, MetricsState]:
+        """The step, and the state after it: measured if it is its turn."""
+        start, every = self.state.inner_state, self.recorder.every
+        before = self.state.metrics, self.state.per_parameter, self.state.signs
+        if not _is_traced((self.gradients, self.state, self.params)):
+            updates, inner_state = self._step(self.gradients, start)
+            after = before if self.count % every else self._measure(updates, inner_state)
         elif every == 1:
-            updates, inner_state = take(gradients, start)
+            updates, inner_state = self._step(self.gradients, start)
             after = jax.lax.platform_dependent(
-                start, tpu=measure_apart, default=lambda _: measure(updates, inner_state)
+                start,
+                tpu=self._measure_apart,
+                default=lambda _: self._measure(updates, inner_state),
             )
         else:
-            after = jax.lax.cond(count % every == 0, measure_apart, lambda _: before, start)
-            updates, inner_state = take(_once_known(after[0], gradients), start)
+            is_on = self.count % every == 0
+            after = jax.lax.cond(is_on, self._measure_apart, lambda _: before, start)
+            updates, inner_state = self._step(_once_known(after[0], self.gradients), start)
         metrics, of_each, signs = after
-        return updates, MetricsState(count, metrics, of_each, signs, inner_state)
+        return updates, MetricsState(self.count, metrics, of_each, signs, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def _step(
+        self, gradients: optax.Updates, inner_state: optax.OptState
+    ) -> tuple[optax.Updates, optax.OptState]:
+        inner = self.recorder.inner
+        return update(inner, gradients, inner_state, self.params, **self.extra_args)
+
+    def _measure(self, updates: optax.Updates, inner_state: optax.OptState) -> _Measured:
+        """The metrics of a step that was taken."""
+        signs = self.state.signs
+        known = _names_in(self.state.per_parameter) if self.recorder.per_parameter else None
+        step = Step.of(self.gradients, updates, self.params, inner_state, signs, known)
+        metrics, of_each, signs = self.recorder.measured(step, signs)
+        return metrics | {"step": jnp.array(self.count)}, of_each, signs
+
+    def _measure_apart(self, inner_state: optax.OptState) -> _Measured:
+        """The metrics of the same step, computed once more.
+
+        Where sums and new weights share an update or a moment, XLA:TPU writes it out for them.
+        What comes from behind a barrier it does not share, and computes in the same one pass.
+        """
+        behind = jax.tree.map(jax.lax.optimization_barrier, inner_state)
+        return self._measure(*self._step(self.gradients, behind))
 
 
-def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
-    """The metrics in a state, ready for a logger.
-
-    - ``norm/grad``, ``norm/update``, ``norm/param``, ``norm/moment``: 2-norms of the gradient as it
-      came, of the step that was taken, of the parameters before it and of the first moment after
-      it, each in its own units;
-    - ``cosine/update_grad``, ``cosine/moment_grad``: of the angles between them, 0 where a norm is
-      0. Downhill, the first is negative: updates are what is added to the parameters;
-    - ``share/agree``: of the entries, those in which the step goes against the gradient, downhill;
-    - ``share/sign_flips``: those whose update has the opposite sign of the last measured one; from
-      or to 0 is no flip;
-    - ``share/near_bound``, where there is one optimizer: those of the parameters that have come
-      within a tenth of the ``weight_bound`` beyond which weight decay lets no step of a sign rule
-      take them; a mask of the decay is not looked at;
-    - ``step``: the update that all these are of, from 1; 0 before the first, when all are 0;
-    - ``hyperparameter/learning_rate`` and the like: what was in force at the last update, see
-      :func:`hyperparameters`; where the state holds several optimizers, under the label of each in
-      ``optax.partition``, or its number.
-
-    The moment's are there where the rule has a first moment (``mu`` or ``trace``; in
-    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), its cosine where
-    that has the parameters' shapes, as GaLore's has not; the last two shares for rules whose
-    updates are signs. With ``per_parameter`` each is also there for every parameter, as
-    ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent sign within a
-    key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
-
-    Args:
-      state: the optimizer state that holds one :class:`~lion_jax.metrics.MetricsState`, at any
-        depth.
-
-    Returns:
-      The metrics by name, arrays of shape (): float32, or float64 where a parameter is; ``step``
-      int32. Norms are roots of sums of squares, within float32's range for entries between 1e-19
-      and 1e19. It may be called within ``jit``.
-
-    Raises:
-      ValueError: no metrics in the state, or several.
-
-    Example:
-      >>> import jax.numpy as jnp, lion_jax
-      >>> tx = lion_jax.with_metrics(lion_jax.lion(0.1), per_parameter=True)
-      >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}
-      >>> _, state = tx.update(params, tx.init(params), params)
-      >>> metrics = {name: float(value) for name, value in lion_jax.read_metrics(state).items()}
-      >>> for name in ("norm/grad", "norm/grad/kernel", "norm/grad/bias"):
-      ...     print(name, metrics[name])
-      norm/grad 2.0
-      norm/grad/kernel 2.0
-      norm/grad/bias 0.0
-    """
-    state = unwrapped(state)
-    metrics = the_only(state, "metrics", "with_metrics", "MetricsState")
-    # What is None has no place in a state without types.
-    per_parameter, signs = (
-        next((value for _, value in all_fields(state, field, "MetricsState")), None)
-        for field in ("per_parameter", "signs")
+def _of_metrics(state: optax.OptState) -> MetricsState:
+    """The state; refuses another transformation's."""
+    if isinstance(state, MetricsState):
+        return state
+    raise TypeError(
+        "state must be that of with_metrics, from its init; got one of type "
+        f"{type(state).__name__}. Try lion_jax.carry_state(state, tx, params)."
     )
-    is_left_out = {"share/sign_flips"} if signs is not None and not keeps(signs) else set()
-    read = {name: value for name, value in metrics.items() if name not in is_left_out}
-    for path, of_one in per_parameter.items() if isinstance(per_parameter, Mapping) else ():
-        read |= {f"{name}/{path}": x for name, x in of_one.items() if name not in is_left_out}
-    for label, numbers in _hyperparameters(state).items():
-        read |= {f"hyperparameter/{label}{name}": value for name, value in numbers.items()}
-    return read
 
 
 def _is_sign_rule(state: optax.OptState) -> bool:
     """Tells whether every optimizer in the state shows a bound of the weights."""
-    shown = _hyperparameters(state)
+    shown = shown_in(state)
     return bool(shown) and all("weight_bound" in numbers for numbers in shown.values())
 
 
 def _weight_bound(state: optax.OptState) -> jax.Array | None:
     """The bound of the weights, where the one optimizer in the state shows it."""
-    shown = [*_hyperparameters(state).values()]
+    shown = [*shown_in(state).values()]
     return shown[0].get("weight_bound") if len(shown) == 1 else None
 
 
-def _hyperparameters(state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
-    """The hyperparameters of the optimizers in the state, by what tells them apart."""
-    found = all_fields(state, "hyperparameters", "HyperparametersState")
-    if len(found) == 1:
-        return {"": by_name(found[0][1])}
-    labels = [
-        "/".join(str(k.key) for k in cast(Any, path) if hasattr(k, "key")) for path, _ in found
-    ]
-    if len(set(labels)) < len(labels):  # no partition's
-        labels = list(map(str, range(len(labels))))
-    return {
-        f"{label}/": by_name(numbers) for label, (_, numbers) in zip(labels, found, strict=True)
-    }
+def _is_traced(tree: PyTree) -> bool:
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
 
 
-def _once_known(metrics: dict[str, jax.Array], gradients: optax.Updates) -> Any:
+def _once_known(metrics: dict[str, jax.Array], gradients: optax.Updates) -> optax.Updates:
     """The gradients, for those who know the metrics.
 
     Before a step that need not wait for them, XLA:CPU copies the parameters and the whole state,
@@ -302,12 +276,12 @@ def _next_in_phase(count: jax.Array, every: int) -> jax.Array:
     return jnp.where(count >= largest, largest - every + 1, count + 1)
 
 
-def _names_in(per_parameter: Any) -> Any:
+def _names_in(per_parameter: object) -> Container[str]:
     """The parameters that a state has metrics of."""
     return per_parameter if isinstance(per_parameter, dict) else ()
 
 
-def _by_name(metrics: dict[str, jax.Array], names: list[str]) -> Any:
+def _by_name(metrics: dict[str, jax.Array], names: list[str]) -> PyTree:
     """By path the metrics of each parameter.
 
     Where optax asks with no parameters what in a state is like them, the answer is none of it.

@@ -2,17 +2,19 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lion_jax._core.types import DType
+
 _LARGEST = 126  # exponents e with 2^e and 2^-e both normal float32
 
 
 class Code(NamedTuple):
-    r"""A code of numbers as integers, in groups with a shared exponent e, at most :math:`2^e`.
+    r"""A code of integers for the numbers of a group with shared exponent e, at most :math:`2^e`.
 
     .. math::
 
@@ -45,8 +47,8 @@ class Code(NamedTuple):
     may_vanish: bool
 
     @property
-    def dtype(self) -> Any:
-        """The dtype that stores the integers."""
+    def dtype(self) -> DType:
+        """The dtype of the integers."""
         return jnp.int8 if self.bits == 8 else jnp.int4
 
     @property
@@ -84,7 +86,7 @@ class Code(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def shared_exponents(x: jax.Array, axis: int, group_size: int) -> jax.Array:
-    """For each group along an axis the least e with all finite entries at most 2^e in size, int8.
+    """The least e for each group along an axis with all finite entries at most 2^e in size, int8.
 
     Entries above 2^126 count as that large, those below 2^-126 as that small. The last group may be
     smaller than the others.
@@ -191,7 +193,7 @@ def _split_like(exponents: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _parts(x: jax.Array, axis: int) -> int:
-    """Into how many parts an Explicit mesh splits an axis."""
+    """The number of parts into which an Explicit mesh splits an axis."""
     sharding = jax.typeof(x).sharding
     names = sharding.spec[axis] or ()
     names = names if isinstance(names, tuple) else (names,)

@@ -1,4 +1,4 @@
-"""Thresholds at which numbers are rounded up: they walk from step to step."""
+"""Rounding up or down at a threshold that walks from step to step."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 _GOLDEN = np.uint32(2654435769)  # the golden ratio's fractional part, of 2**32
 
 
-def threshold(count: jax.Array) -> jax.Array:
+def threshold_at(count: jax.Array) -> jax.Array:
     r"""The share of the way to the next number from which step `count` rounds up, in (0, 1).
 
     It is :math:`1 - (t \phi \bmod 1)` with the golden ratio :math:`\phi`, in the middle of its

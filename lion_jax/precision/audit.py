@@ -1,6 +1,4 @@
-"""An audit of the weights that a learning rate cannot move."""
-
-from typing import Any
+"""The weights that a learning rate cannot move."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +7,10 @@ import optax
 from lion_jax._core.checks import check_storable
 from lion_jax._core.dtypes import at_least_float32, round_to
 from lion_jax._core.kinds import NON_NEGATIVE
+from lion_jax._core.types import PyTree
 
 
-def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) -> Any:
+def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) -> PyTree:
     r"""The share of weights in each leaf that a step of the learning rate's size cannot move.
 
     .. math::

@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath
 
-from lion_jax._core.checks import (
-    check_has_params,
-    check_real,
-)
+from lion_jax._core.checks import check_has_params, check_real
 from lion_jax._core.counters import wrapping_count, zero
 from lion_jax._core.dtypes import mark_of_dtypes, round_to, widen_abstract
 from lion_jax._core.inner import update
 from lion_jax._core.kinds import TRANSFORMATION, one_of
 from lion_jax._core.leaves import is_array, is_none, is_weight, matching, numbers_of
+from lion_jax._core.paths import Names, is_covered, names_of
 from lion_jax._core.rule import combinator
 from lion_jax._core.states import is_absent, located, replaced, unwrapped
-from lion_jax.carrying._links import Names, is_covered, names_of
-from lion_jax.precision._thresholds import round_at, threshold
+from lion_jax._core.types import PyTree
+from lion_jax.precision._thresholds import round_at, threshold_at
 
 
 class MasterWeightsState(NamedTuple):
@@ -35,7 +33,7 @@ class MasterWeightsState(NamedTuple):
       inner_state: state of the inner transformation, which sees float32 parameters.
     """
 
-    correction: Any
+    correction: PyTree
     correction_count: jax.Array
     correction_of: jax.Array
     inner_state: optax.OptState
@@ -58,26 +56,21 @@ def with_master_weights(
     instead of a second copy of the weights in float32. The parameters :math:`\theta` are the
     master weights :math:`w` rounded to the nearest, ties to the even, exactly and always. Of
     bfloat16 parameters, w has 16 significant bits with k = 8 and as many as float32 with k = 16.
-    The largest c, :math:`\pm(2^{k-1} - 1)`, stands for the last float32 number that rounds to
-    :math:`\theta`, so that the next one beyond it is the neighbour's. c is rounded against a
-    threshold that walks from step to step (a Weyl sequence), so that steps of less than
-    :math:`\gamma` are not lost either: 10,000 equal ones add up within a few :math:`\gamma`. What
-    float32 weights lose is lost here too: a step below half of their last bit.
 
-    The updates are float32, whatever the parameters: ``optax.apply_updates`` adds them in float32
-    and stores exactly :math:`\theta_t`. So this goes around everything that changes updates or
-    keeps weights, and only what leaves updates alone or skips them all, such as
-    :func:`lion_jax.with_finite_guard`, around it. :func:`lion_jax.lookahead`,
-    :func:`lion_jax.scout` and :func:`lion_jax.with_parameter_average` refuse to be around it.
+    This goes around everything that changes updates or keeps weights, and only what leaves updates
+    alone or skips them all, such as :func:`lion_jax.with_finite_guard`, around it.
+    :func:`lion_jax.lookahead`, :func:`lion_jax.scout` and :func:`lion_jax.with_parameter_average`
+    refuse to be around it.
 
     Args:
       inner: the transformation, its learning rate included. It is initialized with float32
         parameters, and gets float32 gradients and w as its parameters: weight decay and trust
         ratios see full precision.
-      correction_bits: k, 8 or 16, the bytes per parameter that c takes times 8.
+      correction_bits: k, 8 or 16, the bits that c takes for each parameter.
 
     Returns:
-      A transformation from gradients of any floating dtype to float32 updates. Its state is a
+      A transformation from gradients of any floating dtype to float32 updates, which
+      ``optax.apply_updates`` adds in float32 to store exactly :math:`\theta_t`. Its state is a
       :class:`MasterWeightsState`, read by :func:`master_params` and set by
       :func:`set_master_params`.
 
@@ -85,6 +78,13 @@ def with_master_weights(
       ValueError: ``correction_bits`` that do not exist; at ``update``, missing parameters.
       TypeError: an ``inner`` that is no transformation; at ``init`` and ``update``, a parameter
         that is neither bfloat16 nor float16, by its path.
+
+    Notes:
+      The largest c, :math:`\pm(2^{k-1} - 1)`, stands for the last float32 number that rounds to
+      :math:`\theta`, so that the next one beyond it is the neighbour's. c is rounded against a
+      threshold that walks from step to step (a Weyl sequence), so that steps of less than
+      :math:`\gamma` are not lost either: 10,000 equal ones add up within a few :math:`\gamma`. What
+      float32 weights lose is lost here too: a step below half of their last bit.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -126,7 +126,7 @@ def with_master_weights(
         gradients = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), gradients)
         steps, inner_state = update(inner, gradients, inner_state, master, **extra_args)
         count = wrapping_count(count)
-        steps, correction = _move_leaves(steps, correction, params, master, threshold(count))
+        steps, correction = _move_leaves(steps, correction, params, master, threshold_at(count))
         return steps, MasterWeightsState(correction, count, mark, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -214,12 +214,12 @@ def set_master_params(
     return jax.tree.structure(params).unflatten(stored), replaced(state, where, new)
 
 
-def _correction(state: optax.OptState) -> tuple[tuple[Any, ...], Any]:
-    """Finds the only correction in a state, and its path."""
+def _correction(state: optax.OptState) -> tuple[KeyPath, PyTree]:
+    """The path of the only correction in a state, and the correction."""
     return located(state, "correction", "with_master_weights", MasterWeightsState.__name__)
 
 
-def _with_corrections(params: Any, correction: Any) -> Iterator[tuple[KeyPath, Any, Any]]:
+def _with_corrections(params: PyTree, correction: PyTree) -> Iterator[tuple[KeyPath, Any, Any]]:
     """The leaves of `params` by path, with the correction of each; None where it has none."""
     corrections = _by_names(correction)
     for keys, p in jax.tree_util.tree_leaves_with_path(params):
@@ -227,7 +227,7 @@ def _with_corrections(params: Any, correction: Any) -> Iterator[tuple[KeyPath, A
         yield keys, p, c if is_array(c) else None
 
 
-def _by_names(tree: Any) -> dict[Names, tuple[KeyPath, Any]]:
+def _by_names(tree: PyTree) -> dict[Names, tuple[KeyPath, Any]]:
     """The leaves, and what stands for absent ones, by what a tree of other nodes calls them too."""
     below = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_absent)
     return {names_of(keys): (keys, leaf) for keys, leaf in below}
@@ -250,8 +250,8 @@ def _stored(w: jax.Array, p: jax.Array) -> jax.Array:
 
 
 def _move_leaves(
-    steps: Any, correction: Any, params: Any, master: Any, threshold: jax.Array
-) -> tuple[Any, Any]:
+    steps: PyTree, correction: PyTree, params: PyTree, master: PyTree, threshold: jax.Array
+) -> tuple[PyTree, PyTree]:
     """Steps of the stored parameters and new corrections; as they were where there is no step."""
     corrections, treedef = jax.tree.flatten(correction, is_leaf=is_none)
     columns = (corrections, *(treedef.flatten_up_to(tree) for tree in (params, master)))
@@ -291,8 +291,8 @@ def _correct(
     return jnp.clip(round_at(grains, threshold), -most, most).astype(correction.dtype)
 
 
-def _last(p: jax.Array, correction_dtype: Any) -> jax.Array:
-    """The distance in grains to the last float32 number that rounds to a stored one.
+def _last(p: jax.Array, correction_dtype: jnp.dtype) -> jax.Array:
+    """The distance to the last float32 number that rounds to a stored one, in grains.
 
     It is the border to the neighbour for those whose last bit is 0, to which ties go, and the
     number before it for others.
@@ -303,7 +303,7 @@ def _last(p: jax.Array, correction_dtype: Any) -> jax.Array:
     return 2.0 ** (bits - 1) - jnp.where(is_odd, before, 0.0)
 
 
-def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
+def _grain(stored: jax.Array, dtype: jnp.dtype, correction_dtype: jnp.dtype) -> jax.Array:
     """The unit of the correction: half the distance to the next stored number in 128 or 32768.
 
     Where it would not be a normal number it is 0; so it is for what is not finite.
@@ -319,7 +319,7 @@ def _grain(stored: jax.Array, dtype: Any, correction_dtype: Any) -> jax.Array:
     return power * (float(half_distance) / 2.0 ** (jnp.iinfo(correction_dtype).bits - 1))
 
 
-def _check_params(params: Any, correction: Any) -> None:
+def _check_params(params: PyTree, correction: PyTree) -> None:
     """Refuses parameters that do not belong to a correction."""
     _check_like("params", params, correction, "the parameters that belong to this state")
     for keys, p, c in _with_corrections(params, correction):
@@ -327,7 +327,7 @@ def _check_params(params: Any, correction: Any) -> None:
             _check_is_narrow(keys, p)
 
 
-def _check_like(name: str, tree: Any, like: Any, remedy: str) -> None:
+def _check_like(name: str, tree: PyTree, like: PyTree, remedy: str) -> None:
     """Refuses a tree of other leaves or other shapes, naming the first leaf by its path.
 
     Where `like` has no array, because it is masked or a function, anything will do.
@@ -345,11 +345,11 @@ def _check_like(name: str, tree: Any, like: Any, remedy: str) -> None:
             )
 
 
-def _shape(leaf: Any) -> Any:
+def _shape(leaf: Any) -> tuple[int, ...] | str:
     return jnp.shape(leaf) if is_array(leaf) else "no leaf"
 
 
-def _check_narrow(params: Any) -> None:
+def _check_narrow(params: PyTree) -> None:
     """Refuses parameters that are not 16 bits wide."""
     for keys, p in jax.tree_util.tree_leaves_with_path(params):
         _check_is_narrow(keys, p)

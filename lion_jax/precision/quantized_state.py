@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 
-from lion_jax._core.counters import wrapping_count
+from lion_jax._core.counters import wrapping_count, zero
 from lion_jax._core.dtypes import at_least_float32, cast
 from lion_jax._core.inner import update
 from lion_jax._core.kinds import TRANSFORMATION, integer, one_of
 from lion_jax._core.leaves import is_number, is_weight
 from lion_jax._core.rule import combinator
-from lion_jax._core.types import KeyPath, Leaf, PyTree
+from lion_jax._core.types import PyTree
 from lion_jax.precision._codes import Code, decode, encode, shared_exponents
-from lion_jax.precision._thresholds import threshold
+from lion_jax.precision._thresholds import threshold_at
 
 # Second moments: never negative, and square gradients. In the states of these types nu is none.
 _SQUARES = frozenset({"nu", "nu_max", "n", "sum_of_squares", "e_g", "e_x", "exp_avg_sq"})
@@ -45,8 +46,8 @@ class Quantized(NamedTuple):
         false, of the parameter's shape, for a small one.
     """
 
-    codes: Any
-    exponents: Any
+    codes: PyTree
+    exponents: PyTree
 
 
 class QuantizedState(NamedTuple):
@@ -85,31 +86,11 @@ def with_quantized_state(
       |x| = 2^e \left(\frac{4^{q / L} - 1}{3}\right)^r
 
     with L = 127 and r = 2 for first moments, stored with their sign, and L = 253 and r = 4 for
-    second moments, which are squares. These are not rounded to 0 unless they are 0: nothing is
-    divided by 0 that was not before. First moments may be, beside second ones. Where there are no
-    second ones, Lion reads their signs only: then the least integer keeps the sign of a moment that
-    is smaller, and is read as a share of its magnitude that walks from step to step. A sign is kept
-    while gradients are 0, and one that turns round is followed within 377 steps, however large its
-    neighbours are.
+    second moments, which are squares.
 
-    Which integer, the one below or above, depends on the share of the way between the two numbers
-    that they mean, and on a threshold that walks from step to step (a Weyl sequence): a moment that
-    changes by a thousandth per step, as a second moment does with b2 = 0.999, would stay for ever
-    where it is if rounded to the nearest.
-
-    The integers have the parameter's shape. The exponents have its rank; along one axis they have
-    an entry per group. So a parameter's ``PartitionSpec`` is right for both, as
-    ``optax.tree_utils.tree_map_params`` maps it, and no shard needs data of another, if the length
-    of a shard along that axis is a multiple of ``group_size``; else they get what they need, with
-    the same bits, on Auto and Explicit meshes.
-
-    Which leaves get integers is decided by the sizes that `init` sees. Within ``jax.shard_map``
-    over split parameters these are a shard's: make the state outside, by ``jax.jit``. Within
-    ``jax.pmap`` or :func:`lion_jax.distributed.sign_gather` they are those of the whole.
-
-    Weights and sums in the inner state, such as the slow weights of a lookahead or accumulated
-    gradients, stay as they are; but put such combinators outside, and what keeps the parameters in
-    16 bits, :func:`with_master_weights`, or skips steps, as well.
+    Put outside of it what keeps weights or sums, such as a lookahead or accumulation, what keeps
+    the parameters in 16 bits, :func:`with_master_weights`, and what skips steps. Within
+    ``jax.shard_map`` over split parameters make the state outside, by ``jax.jit``.
 
     Args:
       inner: the transformation whose state is to be stored.
@@ -128,8 +109,7 @@ def with_quantized_state(
       that are no real numbers stay as they are. An infinite first moment becomes the largest number
       of its group, an infinite second moment stays infinite, NaN stays NaN, each in its entry
       alone. A finite entry that is larger than its neighbours by ten orders of magnitude rounds
-      their first moments to 0 until it has decayed. Each update asks the inner one twice, for the
-      exponents and for the integers, which costs a TPU less traffic than to keep the moments.
+      their first moments to 0 until it has decayed.
 
     Raises:
       ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range; at
@@ -139,8 +119,35 @@ def with_quantized_state(
         ``init``, an ``inner`` whose state does not tell which of it are moments, such as
         ``optax.lbfgs`` and other line searches, or ``optax.flatten``.
 
+    Notes:
+      Second moments are not rounded to 0 unless they are 0: nothing is divided by 0 that was not
+      before. First moments may be, beside second ones. Where there are no second ones, Lion reads
+      their signs only. Then the least integer keeps the sign of a moment that is smaller, and is
+      read as a share of its magnitude that walks from step to step. A sign is kept while gradients
+      are 0, and one that turns round is followed within 377 steps, however large its neighbours
+      are.
+
+      A number becomes the integer below or above, by the share of the way between the two numbers
+      that they mean, and by a threshold that walks from step to step (a Weyl sequence). Rounded to
+      the nearest, a moment that changes by a thousandth per step, as a second moment does with
+      b2 = 0.999, would stay for ever where it is.
+
+      The integers have the parameter's shape. The exponents have its rank; along one axis they have
+      an entry per group. So a parameter's ``PartitionSpec`` is right for both, as
+      ``optax.tree_utils.tree_map_params`` maps it. No shard needs data of another if the length of
+      a shard along that axis is a multiple of ``group_size``; else they get what they need, with
+      the same bits, on Auto and Explicit meshes.
+
+      The sizes that ``init`` sees decide which leaves get integers: within ``jax.shard_map`` those
+      of a shard, within ``jax.pmap`` or :func:`lion_jax.distributed.sign_gather` those of the
+      whole.
+
+      Each update asks the inner one twice, for the exponents and for the integers, which costs a
+      TPU less traffic than to keep the moments.
+
     Example:
-      >>> import jax, jax.numpy as jnp, lion_jax
+      >>> import jax, jax.numpy as jnp
+      >>> import lion_jax
       >>> from lion_jax.precision import with_quantized_state
       >>> params = {"kernel": jnp.ones((256, 256)), "bias": jnp.ones(256)}
       >>> tx = with_quantized_state(lion_jax.lion(1e-3))
@@ -165,7 +172,7 @@ def with_quantized_state(
         state = inner.init(params)
         # XLA would compute the integers of constant moments while it compiles, for minutes.
         state = jax.tree.map(_as_another, state)
-        count = jnp.zeros((), jnp.int32)
+        count = zero()
         stored = store.write(state, state, count, count, params=params)
         return QuantizedState(count, stored, {str(group_size): jnp.zeros((), bool)})
 
@@ -187,7 +194,7 @@ def with_quantized_state(
 
 
 class _Store(NamedTuple):
-    """From a state to what is kept of it, and back."""
+    """Writes a state as integers, and reads it back."""
 
     inner: optax.GradientTransformationExtraArgs
     bits: int
@@ -197,12 +204,12 @@ class _Store(NamedTuple):
     def write(
         self,
         state: optax.OptState,
-        ahead: Any,
+        ahead: optax.OptState,
         count: jax.Array,
         last_count: jax.Array,
-        stored: PyTree = None,
-        params: PyTree = None,
-    ) -> Any:
+        stored: optax.OptState | None = None,
+        params: optax.Params | None = None,
+    ) -> PyTree:
         """A state with its moments as integers; the exponents are those of `ahead`, an equal.
 
         What has integers, and where their groups are, is decided by `params`, once; then it is as
@@ -211,7 +218,7 @@ class _Store(NamedTuple):
         """
         marked = self._mark(state)
         squares = _squares(marked)
-        at = threshold(count), threshold(last_count)
+        at = threshold_at(count), threshold_at(last_count)
         shapes = {
             path: getattr(p, "shape", ()) for path, p in jax.tree_util.tree_leaves_with_path(params)
         }
@@ -240,10 +247,10 @@ class _Store(NamedTuple):
         others = [self._mark(ahead), *([] if stored is None else [stored])]
         return jax.tree_util.tree_map_with_path(quantize, marked, *others)
 
-    def read(self, state: optax.OptState, count: jax.Array) -> Any:
+    def read(self, state: optax.OptState, count: jax.Array) -> PyTree:
         """The state whose moments were stored in this one at a count."""
         squares = _squares(state)
-        at = threshold(count)
+        at = threshold_at(count)
 
         def dequantize(path, moment):
             code = self._code(path, squares)
@@ -261,7 +268,7 @@ class _Store(NamedTuple):
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
 
     def _code(self, path: KeyPath, squares: "_Squares") -> Code | None:
-        """The codes that store the moment at a path; None for one that stays as it is."""
+        """The code of the moment at a path; None if it is kept as it is."""
         name = _field(path)
         if name in _KEPT:
             return None
@@ -269,7 +276,7 @@ class _Store(NamedTuple):
             return Code(self.bits, root=4, is_signed=False, may_vanish=False)
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
-    def _planned(self, x: Leaf, shape: tuple[int, ...] | None) -> tuple[int, Any]:
+    def _planned(self, x: Any, shape: tuple[int, ...] | None) -> tuple[int, jax.Array | None]:
         """The axis of a moment to group along, and what stands for exponents if there is none.
 
         Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
@@ -286,7 +293,7 @@ class _Store(NamedTuple):
         return _NONE, jnp.zeros_like(x, bool)
 
     def _stored_axis(self, code: Code, codes: jax.Array, exponents: jax.Array) -> int:
-        """The axis of the groups, with fewer exponents; without one, each entry has its own."""
+        """The axis of the groups: where exponents are fewer; if nowhere, each entry has its own."""
         if exponents.dtype == bool:
             return _NONE
         if codes.dtype != code.dtype:
@@ -306,7 +313,7 @@ class _Store(NamedTuple):
             )
         return axes[0] if axes else 0
 
-    def _mark(self, state: optax.OptState) -> Any:
+    def _mark(self, state: optax.OptState) -> PyTree:
         """The state with a leaf in place of each tree like the parameters."""
         try:
             return optax.tree_utils.tree_map_params(
@@ -329,7 +336,7 @@ class _Squares(NamedTuple):
 
 
 def _squares(state: optax.OptState) -> _Squares:
-    """Finds the second moments of a state whose moments are marked, or integers."""
+    """The second moments of a state in which moments are marked, or integers."""
     is_signed = any(optax.tree_utils.tree_get_all_with_path(state, name) for name in _SIGNED_NU)
     names = _SQUARES - {"nu"} if is_signed else _SQUARES
     leaves = jax.tree_util.tree_leaves_with_path(state, is_leaf=_is_moment)
@@ -355,7 +362,7 @@ def _names_in(state: optax.OptState) -> str:
     return ", ".join(dict.fromkeys(types)) or type(state).__name__
 
 
-def _is_moment(x: Leaf) -> bool:
+def _is_moment(x: Any) -> bool:
     return isinstance(x, Quantized | _Moment)
 
 
@@ -367,8 +374,11 @@ class _Moment:
 
 
 def _updates_of(
-    inner: Any, updates: optax.Updates, params: PyTree, **extra_args: Any
-) -> list[Leaf]:
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    params: optax.Params | None,
+    **extra_args: Any,
+) -> list[jax.ShapeDtypeStruct | None]:
     """The dtypes of the updates that the inner transformation gives by itself; None of no array."""
     leaves, treedef = jax.tree.flatten((updates, params))
     arrays = {i: x for i, x in enumerate(leaves) if is_weight(x)}
@@ -384,14 +394,14 @@ def _updates_of(
     return jax.eval_shape(alone, arrays)
 
 
-def _cast_like(updates: optax.Updates, likes: list[Leaf]) -> Any:
+def _cast_like(updates: optax.Updates, likes: list[jax.ShapeDtypeStruct | None]) -> optax.Updates:
     """Updates in these dtypes."""
     leaves, treedef = jax.tree.flatten(updates)
     pairs = zip(leaves, likes, strict=True)
     return treedef.unflatten([u if like is None else cast(u, like.dtype) for u, like in pairs])
 
 
-def _check_group_size(groups: dict[str, Any], group_size: int) -> None:
+def _check_group_size(groups: dict[str, jax.Array], group_size: int) -> None:
     """Refuses a state whose groups are of another size, which may have as many exponents."""
     if set(groups) != {str(group_size)}:
         theirs = ", ".join(groups)
@@ -401,7 +411,7 @@ def _check_group_size(groups: dict[str, Any], group_size: int) -> None:
         )
 
 
-def _widen(g: Leaf) -> Any:
+def _widen(g: Any) -> Any:
     return jnp.asarray(g, at_least_float32(g)) if is_weight(g) else g
 
 
@@ -412,6 +422,6 @@ def _longest_or_rows(shape: tuple[int, ...]) -> int:
     return shape.index(max(shape))
 
 
-def _as_another(x: Leaf) -> Any:
+def _as_another(x: Any) -> Any:
     """The same array, which the compiler takes for one it knows nothing of."""
     return jax.lax.optimization_barrier(x) if isinstance(x, jax.Array) else x

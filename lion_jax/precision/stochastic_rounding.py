@@ -8,10 +8,11 @@ import numpy as np
 import optax
 
 from lion_jax._core.checks import check_has_params, check_match, check_storable
-from lion_jax._core.counters import wrapping_count
+from lion_jax._core.counters import wrapping_count, zero
 from lion_jax._core.dtypes import cast, round_to
+from lion_jax._core.kinds import Static
 from lion_jax._core.leaves import has_gradient, is_none
-from lion_jax._core.types import Leaf
+from lion_jax._core.rule import takes
 
 
 class StochasticRoundingState(NamedTuple):
@@ -25,11 +26,24 @@ class StochasticRoundingState(NamedTuple):
     rounding_count: jax.Array
 
 
+def _refuse_key(name: str, key: Any, advice: str) -> None:
+    """Refuses anything but one typed key or one older key of the default implementation."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            is_one = key.shape == ()
+        else:
+            older = jax.eval_shape(jax.random.PRNGKey, 0)
+            is_one = (key.shape, key.dtype) == (older.shape, older.dtype)
+        got = f"an array of shape {key.shape} and dtype {key.dtype}"
+    else:
+        is_one, got = False, f"{key!r} of type {type(key).__name__}"
+    if not is_one:
+        raise TypeError(f"{name} must be one key of jax.random; got {got}. {advice}")
+
+
+@takes(key=Static(refusal=_refuse_key).trying("jax.random.key(0)"))
 def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArgs:
     r"""Rounds each new weight up or down at random, so that it is right on average.
-
-    With :math:`t = \theta + u` between two neighbours :math:`a \le t \le b` that the parameter's
-    dtype can hold,
 
     .. math::
 
@@ -39,10 +53,12 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
       \end{cases}
       \qquad \operatorname{E} \theta = t
 
-    A bfloat16 weight has 8 significant bits: rounded to the nearest, it ignores every update below
-    a 256th to a 512th of itself, however often it comes. Rounded like this it takes such an update
-    now and then, by a whole step to the neighbour. Nothing is stored for it but a count; the price
-    is noise of up to half that step in each update, and the time for the random numbers.
+    of :math:`t = \theta + u` between two neighbours :math:`a \le t \le b` that the parameter's
+    dtype can hold. A bfloat16 weight has 8 significant bits: rounded to the nearest, it ignores
+    every update below a 256th to a 512th of itself, however often it comes. Rounded like this it
+    takes such an update now and then, by a whole step to the neighbour. Nothing is stored for it
+    but a count; the price is noise of up to half that step in each update, and the time for the
+    random numbers.
 
     It is the last link of a chain: its updates are made for ``optax.apply_updates``, which adds
     them in float32 and then stores exactly :math:`a` or :math:`b`. What reaches it is taken as the
@@ -52,11 +68,8 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
 
     Args:
       key: one key of ``jax.random``, typed or of the older kind; traced under ``jit`` or ``vmap``.
-        The random numbers are those of the key, the count of updates and the place of the leaf in
-        the tree. They are the same for any sharding under ``jit``, with keys of the default
-        implementation; those of ``rbg`` may change with the sharding. Within ``shard_map`` or
-        ``pmap`` each shard draws for its own positions: all the same numbers, unless the key is
-        folded with ``jax.lax.axis_index``; where parameters are replicated it must not be.
+        Within ``shard_map`` or ``pmap`` fold it with ``jax.lax.axis_index`` where parameters are
+        split, not where they are replicated.
 
     Returns:
       A transformation of updates of any floating dtype. For bfloat16 and float16 parameters it
@@ -67,8 +80,15 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
       goes on from a checkpoint needs the same one again.
 
     Raises:
-      TypeError: no key; at ``update``, a parameter of another dtype.
       ValueError: at ``update``, missing parameters.
+      TypeError: no key; at ``update``, a parameter of another dtype.
+
+    Notes:
+      The random numbers are those of the key, the count of updates and the place of the leaf in the
+      tree. They are the same for any sharding under ``jit``, with keys of the default
+      implementation; those of ``rbg`` may change with the sharding. Within ``shard_map`` or
+      ``pmap`` each shard draws for its own positions: all the same numbers, unless the key is
+      folded.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -88,11 +108,10 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
       Gupta et al., `Deep Learning with Limited Numerical Precision
       <https://arxiv.org/abs/1502.02551>`_, 2015, Section 3.
     """
-    _check_key(key)
 
     def init_fn(params):
         del params
-        return StochasticRoundingState(jnp.zeros((), jnp.int32))
+        return StochasticRoundingState(zero())
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
@@ -114,22 +133,7 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _check_key(key: Any) -> None:
-    """Refuses anything but one typed key or one older key of the default implementation."""
-    if isinstance(key, jax.Array | np.ndarray):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            is_one = key.shape == ()
-        else:
-            older = jax.eval_shape(jax.random.PRNGKey, 0)
-            is_one = (key.shape, key.dtype) == (older.shape, older.dtype)
-        got = f"an array of shape {key.shape} and dtype {key.dtype}"
-    else:
-        is_one, got = False, f"{key!r} of type {type(key).__name__}"
-    if not is_one:
-        raise TypeError(f"key must be one key of jax.random; got {got}. Try key=jax.random.key(0).")
-
-
-def _is_wide(p: Leaf) -> bool:
+def _is_wide(p: Any) -> bool:
     return jnp.finfo(jnp.result_type(p)).bits >= 32
 
 
