@@ -83,8 +83,8 @@ class ScaleByAmsgradState(NamedTuple):
     Attributes:
       count: updates so far, int32 of shape ().
       mu: first moment m, a tree like the parameters, at least float32.
-      nu: second moment v, likewise.
-      nu_max: the largest v so far, entry by entry, likewise.
+      nu: second moment v, of the same shapes and dtypes.
+      nu_max: the largest v so far, entry by entry, of the same shapes and dtypes.
     """
 
     count: jax.Array
@@ -124,7 +124,7 @@ class ScaleByUndebiasedAdamState(NamedTuple):
 
     Attributes:
       mu: first moment m, a tree like the parameters, at least float32.
-      nu: second moment v, likewise.
+      nu: second moment v, of the same shapes and dtypes.
     """
 
     mu: optax.Updates

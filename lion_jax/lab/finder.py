@@ -59,7 +59,7 @@ def find_learning_rate(
       batches: a tree of arrays whose first axis is the step, at least 40 long. Where the data fit
         into memory, batches of indices will do.
       low: the learning rate of the first step, in [1e-37, 1e38]; one at which nothing moves.
-      high: that of the last, likewise and > ``low``; one at which the loss diverges.
+      high: that of the last, in the same range and > ``low``; one at which the loss diverges.
 
     Returns:
       A :class:`Finding` of one run. Its ``suggestion`` is None where the loss never falls, is not
@@ -126,7 +126,7 @@ def find(
       rule: a name from ``RULES``, or a :class:`~lion_jax.lab.Rule`.
       low: the learning rate of the first step, in [1e-37, 1e38]; None is a tenth of the rule's
         smallest.
-      high: that of the last, likewise and > ``low``; None is ten times the rule's largest.
+      high: that of the last, in the same range and > ``low``; None is ten times the rule's largest.
       steps: how many, at least 40.
       seeds: runs, at least 1.
       batch_size: examples in a batch, from 1 to the size of the training split.

@@ -21,7 +21,7 @@ class Reading(NamedTuple):
     Attributes:
       smoothed: the smoothed losses before the divergence, of shape (steps until then,).
       suggestion: the learning rate at which they are lowest; NaN where there is an objection.
-      steepest: the learning rate at which they fall fastest before; NaN likewise.
+      steepest: the learning rate at which they fall fastest before; NaN in that case too.
       diverged_at: the learning rate after the lowest loss at which the smoothed loss is back where
         it began, or the loss is not finite; NaN where that never happens.
       objection: why there is no suggestion and what to try, in words; empty where there is one.

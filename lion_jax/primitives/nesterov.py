@@ -18,7 +18,7 @@ class ScaleByNesterovAdamState(NamedTuple):
     Attributes:
       count: updates so far, int32 of shape ().
       mu: first moment m, a tree like the parameters, at least float32.
-      nu: second moment v, likewise.
+      nu: second moment v, of the same shapes and dtypes.
     """
 
     count: jax.Array
@@ -90,9 +90,9 @@ class ScaleByAdanState(NamedTuple):
     Attributes:
       count: updates so far, int32 of shape ().
       mu: average of the gradients m, a tree like the parameters, at least float32.
-      mu_difference: average of their differences v, likewise.
-      nu: average of the squares n, likewise.
-      negative_gradient: the last gradient with its sign reversed, likewise.
+      mu_difference: average of their differences v, of the same shapes and dtypes.
+      nu: average of the squares n, of the same shapes and dtypes.
+      negative_gradient: the last gradient with its sign reversed, of the same shapes and dtypes.
     """
 
     count: jax.Array

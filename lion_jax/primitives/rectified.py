@@ -19,7 +19,7 @@ class ScaleByRectifiedAdamState(NamedTuple):
     Attributes:
       count: updates so far, int32 of shape ().
       mu: first moment m, a tree like the parameters, at least float32.
-      nu: second moment v, likewise.
+      nu: second moment v, of the same shapes and dtypes.
     """
 
     count: jax.Array

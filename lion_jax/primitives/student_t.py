@@ -25,7 +25,7 @@ class ScaleByStudentTState(NamedTuple):
     Attributes:
       count: updates so far, int32 of shape ().
       mu: first moment m, a tree like the parameters, at least float32.
-      nu: second moment v, likewise.
+      nu: second moment v, of the same shapes and dtypes.
       total_weight: W, what the gradients in m weigh together: a tree like the parameters with a
         scalar for each, at least float32.
       nu_max: the largest second moment so far, like v; None without ``amsgrad``.

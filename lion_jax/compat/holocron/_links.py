@@ -86,9 +86,9 @@ class ScaleByForgetfulAdanState(NamedTuple):
     Attributes:
       count: updates so far, int32 of shape ().
       mu: average of the gradients m, a tree like the parameters, at least float32.
-      mu_difference: their average v at another rate, likewise.
-      nu: average of the squares n, likewise.
-      nu_max: the largest n so far, likewise; None without ``amsgrad``.
+      mu_difference: their average v at another rate, of the same shapes and dtypes.
+      nu: average of the squares n, of the same shapes and dtypes.
+      nu_max: the largest n so far, of the same shapes and dtypes; None without ``amsgrad``.
     """
 
     count: jax.Array

@@ -21,7 +21,7 @@ class ReduceLrOnPlateauState(NamedTuple):
     Attributes:
       scale: the factor of the next updates, of shape (), float64 under x64 and float32
         otherwise; times ``lr`` it is the learning rate in torch's ``param_groups``.
-      best: the best metric so far, likewise.
+      best: the best metric so far, of the same shape and dtype as `scale`.
       num_bad_epochs: updates since then, or since the last reduction or its cooldown, int32 of
         shape ().
       cooldown_counter: updates that the cooldown still lasts, int32 of shape ().
