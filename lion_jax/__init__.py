@@ -30,6 +30,7 @@ from lion_jax.carrying import carry_state as carry_state
 from lion_jax.combinators.accumulation import with_accumulation as with_accumulation
 from lion_jax.combinators.averaging import averaged_params as averaged_params
 from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
+from lion_jax.combinators.cautious import cautious as cautious
 from lion_jax.combinators.guard import has_given_up as has_given_up
 from lion_jax.combinators.guard import skipped_steps as skipped_steps
 from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
@@ -40,6 +41,7 @@ from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_s
 from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
 from lion_jax.combinators.scout import scout as scout
 from lion_jax.conversion import LionHyperparameters as LionHyperparameters
+from lion_jax.conversion import beta_for_batch as beta_for_batch
 from lion_jax.conversion import from_adamw as from_adamw
 from lion_jax.metrics import read_metrics as read_metrics
 from lion_jax.metrics import with_metrics as with_metrics
@@ -53,6 +55,12 @@ from lion_jax.optimizers.layerwise import lars as lars
 from lion_jax.optimizers.layerwise import ralars as ralars
 from lion_jax.optimizers.lion import decoupled_lion as decoupled_lion
 from lion_jax.optimizers.lion import lion as lion
+from lion_jax.optimizers.lion_k import cautious_lion as cautious_lion
+from lion_jax.optimizers.lion_k import lion_k as lion_k
+from lion_jax.optimizers.lion_k import signum as signum
+from lion_jax.optimizers.mars import mars_adamw as mars_adamw
+from lion_jax.optimizers.mars import mars_lion as mars_lion
+from lion_jax.optimizers.tiger import tiger as tiger
 from lion_jax.primitives.decay import add_decoupled_weight_decay as add_decoupled_weight_decay
 from lion_jax.primitives.momentum import interpolate_momentum as interpolate_momentum
 from lion_jax.primitives.momentum import scale_by_sign_momentum as scale_by_sign_momentum

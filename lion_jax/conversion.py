@@ -1,4 +1,4 @@
-"""Lion's hyperparameters from those of another optimizer."""
+"""Hyperparameters carried over: from another optimizer, or to another batch size."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ import optax
 
 from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, POSITIVE
 from lion_jax._core.rule import takes
+from lion_jax._core.types import Scalar
 
 _LEAST, _MOST = 3.0, 10.0  # the published range of the factor
 _ADVICE = (
@@ -162,3 +163,37 @@ def _line(value: Any, bounds: tuple[Any, Any], change: str, changes: str) -> str
         return f"the schedule {change} (search {changes})"
     low, high = bounds
     return f"{value:.3g} (search {low:.3g} to {high:.3g})"
+
+
+@takes(b=DECAY_RATE.constant(), from_batch=POSITIVE.constant(), to_batch=POSITIVE.constant())
+def beta_for_batch(b: Scalar, from_batch: Scalar, to_batch: Scalar) -> Scalar:
+    r"""A decay rate for another batch size, with the same half-life in examples.
+
+    .. math::
+
+      \beta' = \beta^{B' / B}
+
+    A momentum forgets half of a gradient after :math:`\ln 2 / \ln(1 / \beta)` steps, so that in
+    larger batches the same rate remembers more examples. It goes for ``b1`` as for ``b2``.
+
+    Args:
+      b: :math:`\beta` in [0, 1), which did well at the old batch size.
+      from_batch: :math:`B` > 0, that batch size, in examples or tokens.
+      to_batch: :math:`B'` > 0, the new one, in the same unit.
+
+    Returns:
+      :math:`\beta'`, a number like ``b``.
+
+    Raises:
+      ValueError, TypeError: an argument out of range or no number.
+
+    Example:
+      >>> import lion_jax
+      >>> print(f"{lion_jax.beta_for_batch(0.99, 256, 1024):.4f}")
+      0.9606
+
+    References:
+      Marek et al., `Small Batch Size Training for Language Models
+      <https://arxiv.org/abs/2507.07101>`_, 2025, Section 3.3, for the second moment of Adam.
+    """
+    return b ** (to_batch / from_batch)

@@ -15,6 +15,7 @@ import optax
 
 import lion_jax
 from lion_jax import compat, groups, precision, primitives
+from lion_jax.primitives import signs
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
 MOMENTUM = {"b1": 0.75, "b2": 0.875}
@@ -24,6 +25,19 @@ ADAN = {**ADAM, "b3": 0.9375}
 SGD = {"momentum": 0.5, "weight_decay": 0.1}
 PROJECTION = {"delta": 0.5, "wd_ratio": 0.25}
 LION = {"learning_rate": 1e-2, **MOMENTUM, "weight_decay": 0.1}
+SIGNUM = {"learning_rate": 1e-2, "b1": 0.75, "weight_decay": 0.1}
+MARS = {"b1": 0.75, "gamma": 0.25, "max_norm": 0.5}
+# name, factory, scheduled hyperparameters, static arguments, least values
+SHAPES = [
+    ("sign", signs.sign, {}, {}, {}),
+    ("lp_sign", signs.lp_sign, {"p": 1.5}, {}, {"p": 1.0}),
+    ("tanh", signs.tanh, {"scale": 8.0}, {}, {}),
+    ("huber", signs.huber, {"threshold": 0.5}, {}, {}),
+    ("l2_normalize", signs.l2_normalize, {}, {"axis": None}, {}),
+    ("l2_normalize_rows", signs.l2_normalize, {}, {"axis": -1}, {}),
+    ("top_k_sign", signs.top_k_sign, {}, {"k": 0.25}, {}),
+    ("by_shape", signs.scale_by_shape, {}, {}, {}),
+]
 BETAS = (0.75, 0.875)
 PEER = {"eps": 1e-3, "weight_decay": 0.1}
 HEAVY_BALL = {"momentum": 0.5, "dampening": 0.25, "weight_decay": 0.1}
@@ -110,6 +124,16 @@ CATALOGUE = [
         static={"cautious": True},
         slow=True,
     ),
+    *(
+        Entry(
+            f"add_decoupled_weight_decay_{form}",
+            primitives.add_decoupled_weight_decay,
+            {"weight_decay": 0.1},
+            static={"cautious": form},
+            slow=True,
+        )
+        for form in (">", "sign_bits")
+    ),
     Entry(
         "apply_proximal_weight_decay",
         primitives.apply_proximal_weight_decay,
@@ -163,6 +187,28 @@ CATALOGUE = [
         {"initial_learning_rate": 2e-2},
         slow=True,
     ),
+    *(
+        Entry(f"shape_{name}", factory, numbers, static=static, least=least, slow=True)
+        for name, factory, numbers, static, least in SHAPES
+    ),
+    Entry("variance_reduced_gradient", primitives.variance_reduced_gradient, MARS, slow=True),
+    Entry(
+        "scale_by_parameter_rms", primitives.scale_by_parameter_rms, {"min_rms": 1e-3}, slow=True
+    ),
+    Entry("lion_k", lion_jax.lion_k, LION, static={"shape": signs.huber(0.5)}),
+    Entry(
+        "lion_k_function",
+        lion_jax.lion_k,
+        LION,
+        static={"shape": lambda c: c / (1 + abs(c))},
+        slow=True,
+    ),
+    Entry("signum", lion_jax.signum, SIGNUM, static={"nesterov": True}, slow=True),
+    Entry("signum_scaled", lion_jax.signum, SIGNUM, static={"shape_scaled": True}, slow=True),
+    Entry("tiger", lion_jax.tiger, SIGNUM | {"min_rms": 1e-3}, slow=True),
+    Entry("cautious_lion", lion_jax.cautious_lion, LION, static={"rescale": "mean"}, slow=True),
+    Entry("mars_lion", lion_jax.mars_lion, SIGNUM | MARS, slow=True),
+    Entry("mars_adamw", lion_jax.mars_adamw, ADAMW | MARS, slow=True),
     Entry("adabelief", lion_jax.adabelief, ADAMW, slow=True),
     Entry("adan", lion_jax.adan, ADAMW | ADAN, slow=True),
     Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),
@@ -208,6 +254,16 @@ CATALOGUE = [
         {"slow_step_size": 0.5},
         static={"inner": INNER, "sync_period": 2, "reset_inner": True},
         slow=True,
+    ),
+    *(
+        Entry(
+            f"cautious_{rescale}",
+            lion_jax.cautious,
+            {"factor": 0.25},
+            static={"inner": INNER, "rescale": rescale},
+            slow=rescale != "count",
+        )
+        for rescale in ("count", "mean", "mean_1e-3", "sign_bits", None)
     ),
     Entry("freeze", lambda inner: groups.freeze(inner), {}, static={"inner": INNER}, slow=True),
     Entry(
@@ -330,6 +386,7 @@ CATALOGUE = [
 COMBINATORS: dict[str, Callable[[Any], optax.GradientTransformationExtraArgs]] = {
     "lookahead": functools.partial(lion_jax.lookahead, sync_period=2),
     "scout": functools.partial(lion_jax.scout, sync_period=2),
+    "cautious": lion_jax.cautious,
     "with_parameter_average": functools.partial(
         lion_jax.with_parameter_average, decay=0.5, overwrite_every=2
     ),

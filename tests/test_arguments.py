@@ -13,6 +13,7 @@ from trees import assert_close, run, small
 
 import lion_jax
 from lion_jax import distributed, groups, precision
+from lion_jax.primitives import signs
 
 GRADIENTS = [small(seed=seed) for seed in range(1, 4)]
 # What needs no catalogue line of its own, with arguments to call it with.
@@ -69,7 +70,14 @@ def message(factory, argument, value):
 
 def value_of(code):
     """The value of a remedy; what there is to say of it comes after a comma."""
-    names = {"jax": jax, "jnp": jnp, "optax": optax, "lion_jax": lion_jax, "groups": groups}
+    names = {
+        "jax": jax,
+        "jnp": jnp,
+        "optax": optax,
+        "lion_jax": lion_jax,
+        "groups": groups,
+        "signs": signs,
+    }
     parts = code.split(",")
     for end in range(len(parts), 0, -1):
         try:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lion_jax._core.leaves import is_function, is_real
+from lion_jax._core.leaves import is_function, is_real, is_transformation
 from lion_jax._core.types import Leaf
 
 _NO_DEFAULT = inspect.Parameter.empty
@@ -58,8 +58,7 @@ class Kind:
         if not self.remedy and default is _NO_DEFAULT:
             return ""
         why = f", {self.why}" if self.why else ""
-        own = f'"{default}"' if isinstance(default, str) else repr(default)
-        return f"Try {name}={self.remedy or own}{why}."
+        return f"Try {name}={self.remedy or _quoted(default)}{why}."
 
     def trying(self, remedy: str, why: str = "") -> Self:
         """The same kind with a remedy of its own."""
@@ -193,12 +192,12 @@ def integer(least: int = 1, *, is_traced: bool = True) -> Kind:
     return Static(refusal=refuse)
 
 
-def choice(*choices: str) -> Kind:
-    """One of a few strings."""
+def choice(*choices: str | bool | None) -> Kind:
+    """One of a few strings, or of the constants among them."""
 
     def refuse(name: str, value: object, advice: str) -> None:
-        if value not in choices:
-            allowed = " or ".join(f'"{one}"' for one in choices)
+        if not any(value is one or (isinstance(one, str) and value == one) for one in choices):
+            allowed = " or ".join(_quoted(one) for one in choices)
             raise ValueError(f"{name} must be {allowed}; got {value!r}. {advice}")
 
     return Static(refusal=refuse)
@@ -214,6 +213,10 @@ def one_of(*choices: int) -> Kind:
             raise ValueError(f"{name} must be {allowed}; got {value!r}. {advice}")
 
     return Static(refusal=refuse)
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _refuse_flag(name: str, value: object, advice: str) -> None:
@@ -251,7 +254,7 @@ def _refuse_axis(name: str, value: object, advice: str) -> None:
 
 
 def _refuse_transformation(name: str, value: Leaf, advice: str) -> None:
-    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+    if not is_transformation(value):
         hint = (
             f"; did you mean to call it, as in {value.__name__}(1e-3)?"
             if hasattr(value, "__name__")

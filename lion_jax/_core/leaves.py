@@ -54,6 +54,11 @@ def is_function(mask: object) -> bool:
     return callable(mask) and jax.tree_util.all_leaves([mask])
 
 
+def is_transformation(value: object) -> bool:
+    """Tells whether it is a pair of `init` and `update`, as optax has them."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
 def arrays_of(tree: PyTree) -> PyTree:
     """The tree with None in place of what has no dtype, such as functions."""
     return _only(is_array, tree)

@@ -5,6 +5,7 @@ from lion_jax.combinators.accumulation import with_accumulation as with_accumula
 from lion_jax.combinators.averaging import ParameterAverageState as ParameterAverageState
 from lion_jax.combinators.averaging import averaged_params as averaged_params
 from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
+from lion_jax.combinators.cautious import cautious as cautious
 from lion_jax.combinators.guard import FiniteGuardState as FiniteGuardState
 from lion_jax.combinators.guard import has_given_up as has_given_up
 from lion_jax.combinators.guard import skipped_steps as skipped_steps

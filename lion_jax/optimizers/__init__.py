@@ -17,3 +17,9 @@ from lion_jax.optimizers.layerwise import lars as lars
 from lion_jax.optimizers.layerwise import ralars as ralars
 from lion_jax.optimizers.lion import decoupled_lion as decoupled_lion
 from lion_jax.optimizers.lion import lion as lion
+from lion_jax.optimizers.lion_k import cautious_lion as cautious_lion
+from lion_jax.optimizers.lion_k import lion_k as lion_k
+from lion_jax.optimizers.lion_k import signum as signum
+from lion_jax.optimizers.mars import mars_adamw as mars_adamw
+from lion_jax.optimizers.mars import mars_lion as mars_lion
+from lion_jax.optimizers.tiger import tiger as tiger

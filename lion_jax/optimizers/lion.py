@@ -10,7 +10,7 @@ from lion_jax._core.types import DType, Mask, Scalar
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
 
-_LION = {
+LION = {
     "learning_rate": NON_NEGATIVE.trying("1e-4", "or a third to a tenth of AdamW's"),
     "b1": DECAY_RATE,
     "b2": DECAY_RATE,
@@ -21,8 +21,12 @@ _LION = {
 INITIAL_RATE = POSITIVE.constant().trying("1e-4", "the schedule's peak")
 
 
-# The decay takes as much as the sign gives where eta lambda |theta| = eta.
-@optimizer(lambda *, weight_decay, **_: inverse(weight_decay, largest_float()), **_LION)
+def weight_bound(*, weight_decay: jax.Array, **_: jax.Array) -> jax.Array:
+    """Where the decay takes as much as a sign gives: eta lambda |theta| = eta."""
+    return inverse(weight_decay, largest_float())
+
+
+@optimizer(weight_bound, **LION)
 def lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -93,7 +97,7 @@ def lion(
     )
 
 
-@takes(**_LION, initial_learning_rate=INITIAL_RATE.or_none())
+@takes(**LION, initial_learning_rate=INITIAL_RATE.or_none())
 def decoupled_lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: optax.ScalarOrSchedule = 0.9,
@@ -167,7 +171,7 @@ def decoupled_lion(
     lambda *, weight_decay, initial_learning_rate, **_: inverse(
         weight_decay * _inverse(initial_learning_rate), largest_float()
     ),
-    **_LION,
+    **LION,
     initial_learning_rate=INITIAL_RATE,
 )
 def _decoupled_lion(

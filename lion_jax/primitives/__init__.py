@@ -6,6 +6,7 @@ gradients' if ``update`` gets no parameters. A number out of range is a ValueErr
 type a TypeError.
 """
 
+from lion_jax.primitives import signs as signs
 from lion_jax.primitives.clipping import clip_by_global_norm as clip_by_global_norm
 from lion_jax.primitives.clipping import clip_by_leaf_norm as clip_by_leaf_norm
 from lion_jax.primitives.decay import add_decoupled_weight_decay as add_decoupled_weight_decay
@@ -20,8 +21,13 @@ from lion_jax.primitives.nesterov import ScaleByAdanState as ScaleByAdanState
 from lion_jax.primitives.nesterov import ScaleByNesterovAdamState as ScaleByNesterovAdamState
 from lion_jax.primitives.nesterov import scale_by_adan as scale_by_adan
 from lion_jax.primitives.nesterov import scale_by_nesterov_adam as scale_by_nesterov_adam
+from lion_jax.primitives.parameter_rms import scale_by_parameter_rms as scale_by_parameter_rms
 from lion_jax.primitives.rectified import ScaleByRectifiedAdamState as ScaleByRectifiedAdamState
 from lion_jax.primitives.rectified import scale_by_rectified_adam as scale_by_rectified_adam
 from lion_jax.primitives.student_t import ScaleByStudentTState as ScaleByStudentTState
 from lion_jax.primitives.student_t import scale_by_student_t as scale_by_student_t
 from lion_jax.primitives.two_speed import scale_by_ademamix as scale_by_ademamix
+from lion_jax.primitives.variance import (
+    VarianceReducedGradientState as VarianceReducedGradientState,
+)
+from lion_jax.primitives.variance import variance_reduced_gradient as variance_reduced_gradient

@@ -5,24 +5,25 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._core.checks import check_has_params, check_real
-from lion_jax._core.kinds import FINITE, FLAG, NON_NEGATIVE, SHARES, is_off
+from lion_jax._core.kinds import FINITE, NON_NEGATIVE, SHARES, choice, is_off
 from lion_jax._core.leafwise import PerLeaf, map_leaves
 from lion_jax._core.rule import number, primitive
 from lion_jax._core.shares import map_shares, shares_of
 from lion_jax._core.types import Mask
 
+CAUTIOUS = choice(True, False, ">", "sign_bits")
 MULTIPLIER = FINITE.or_none().trying("1.0", "which leaves the weight decay as it is")
 
 
 @primitive(
-    weight_decay=NON_NEGATIVE.trying("0.1"), mask=SHARES, multiplier=MULTIPLIER, cautious=FLAG
+    weight_decay=NON_NEGATIVE.trying("0.1"), mask=SHARES, multiplier=MULTIPLIER, cautious=CAUTIOUS
 )
 def add_decoupled_weight_decay(
     weight_decay: optax.ScalarOrSchedule,
     mask: Mask = None,
     *,
     multiplier: optax.ScalarOrSchedule | None = None,
-    cautious: bool = False,
+    cautious: bool | str = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds a multiple of the parameters to the updates.
 
@@ -35,9 +36,19 @@ def add_decoupled_weight_decay(
     of one over the initial learning rate makes the decay independent of it: see
     :func:`~lion_jax.decoupled_lion`.
 
-    The cautious form decays only entries that the update drives toward zero anyway,
-    :math:`u_t \theta_t \ge 0`, where the sign is that of an update yet to be subtracted: chain it
-    before the learning rate.
+    The cautious forms decay only entries that the update drives toward zero anyway. The sign is
+    that of an update yet to be subtracted: chain them before the learning rate.
+
+    ===============  ======================================  ====================================
+    ``cautious``     decays where                            whose
+    ===============  ======================================  ====================================
+    ``True``         :math:`u_t \theta_t \ge 0`               the paper; dion
+    ``">"``          :math:`u_t \theta_t > 0`                 lion-pytorch, behind a cautious update
+    ``"sign_bits"``  the sign bits of both are equal         heavyball
+    ===============  ======================================  ====================================
+
+    They differ where the update is 0, as where :func:`lion_jax.cautious` has masked it, or the
+    parameter is.
 
     Args:
       weight_decay: :math:`\lambda` >= 0. The number 0 adds nothing and reads no parameters.
@@ -45,7 +56,7 @@ def add_decoupled_weight_decay(
         :mod:`lion_jax.groups`. None is all.
       multiplier: :math:`k`; None is 1. After the learning rate, where updates have changed their
         sign, it has to be negative.
-      cautious: whether to decay only where update and parameter agree in sign.
+      cautious: which entries decay, see above; False is all.
 
     Returns:
       A transformation of updates that keeps shapes, in the parameters' dtype.
@@ -77,7 +88,7 @@ def add_decoupled_weight_decay(
         check_has_params(params, "add_decoupled_weight_decay")
         if cautious:
             check_real((updates, params), "cautious weight decay")
-        decay = _decay_cautiously if cautious else _decay
+        decay = _DECAYS[cautious]
         k = 1.0 if multiplier is None else multiplier
         return _map(decay, updates, params, mask, weight_decay=weight_decay, k=k), state
 
@@ -172,6 +183,24 @@ def _decay(u, p, share=1.0, *, weight_decay, k):
     return (u + k * weight_decay * share * p,)
 
 
-def _decay_cautiously(u, p, share=1.0, *, weight_decay, k):
+def _decay_unless_against(u, p, share=1.0, *, weight_decay, k):
     (decayed,) = _decay(u, p, share, weight_decay=weight_decay, k=k)
     return (jnp.where(jnp.sign(u) * jnp.sign(p) >= 0, decayed, u),)
+
+
+def _decay_where_along(u, p, share=1.0, *, weight_decay, k):
+    (decayed,) = _decay(u, p, share, weight_decay=weight_decay, k=k)
+    return (jnp.where(jnp.sign(u) * jnp.sign(p) > 0, decayed, u),)
+
+
+def _decay_where_bits_agree(u, p, share=1.0, *, weight_decay, k):
+    (decayed,) = _decay(u, p, share, weight_decay=weight_decay, k=k)
+    return (jnp.where(jnp.signbit(u) == jnp.signbit(p), decayed, u),)
+
+
+_DECAYS = {
+    False: _decay,
+    True: _decay_unless_against,
+    ">": _decay_where_along,
+    "sign_bits": _decay_where_bits_agree,
+}
