@@ -101,3 +101,105 @@ def scout_sgd(p, gradients, rate, sync_period, least):
             p, updates = slow.copy(), []
         path.append(p)
     return np.array(path)
+
+
+def lion_k(p, gradients, rates, shape, b1=0.9, b2=0.99, weight_decay=0.0):
+    """Chen et al. 2023 (Lion-K), with this library's rates."""
+    m, path = np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        p = p - lr * (shape(b1 * m + (1 - b1) * g) + weight_decay * p)
+        m = b2 * m + (1 - b2) * g
+        path.append(p)
+    return np.array(path)
+
+
+def lion_k_of_new_momentum(p, gradients, rates, shape, b_n, b_p):
+    """The same under its authors' rates: the gradient is mixed with the new momentum."""
+    m, path = np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        m = b_p * m + (1 - b_p) * g
+        p = p - lr * shape(b_n * m + (1 - b_n) * g)
+        path.append(p)
+    return np.array(path)
+
+
+def lp_sign(c, p):
+    """The gradient of the lp norm."""
+    return np.sign(c) * np.abs(c) ** (p - 1) / np.sum(np.abs(c) ** p) ** ((p - 1) / p)
+
+
+def top_k_sign(c, k):
+    """The sign of the k entries of largest magnitude."""
+    least = np.sort(np.abs(c), axis=None)[-k]
+    return np.sign(c) * (np.abs(c) >= least)
+
+
+def signum(p, gradients, rates, b, weight_decay, *, nesterov=False, scale=1.0):
+    """Bernstein et al. 2018, Algorithm 2; with Nesterov's look ahead as in NVIDIA's code."""
+    m, path = np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        m = b * m + (1 - b) * g
+        direction = b * m + (1 - b) * g if nesterov else m
+        p = p - lr * (scale * np.sign(direction) + weight_decay * p)
+        path.append(p)
+    return np.array(path)
+
+
+def tiger(p, gradients, rates, b, weight_decay):
+    """Su 2023, for one kernel."""
+    m, path = np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        m = b * m + (1 - b) * g
+        p = p - lr * np.sqrt(np.mean(p**2)) * (np.sign(m) + weight_decay * p)
+        path.append(p)
+    return np.array(path)
+
+
+def _corrected(g, last, b, gamma, max_norm):
+    a = g + gamma * b / (1 - b) * (g - last)
+    norm = np.linalg.norm(a)
+    return a * max_norm / norm if norm > max_norm else a
+
+
+def mars_lion(p, gradients, rates, b, weight_decay, gamma, max_norm):
+    """Yuan et al. 2024, Algorithm 4, from a gradient of 0."""
+    m, last, path = np.zeros_like(p), np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        m = b * m + (1 - b) * _corrected(g, last, b, gamma, max_norm)
+        p = p - lr * (np.sign(m) + weight_decay * p)
+        last = g
+        path.append(p)
+    return np.array(path)
+
+
+def mars_adamw(p, gradients, rates, b1, b2, weight_decay, gamma, max_norm, eps=1e-8):
+    """Yuan et al. 2024, Algorithm 3, from a gradient of 0."""
+    m, v, last, path = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), []
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
+        a = _corrected(g, last, b1, gamma, max_norm)
+        m, v = b1 * m + (1 - b1) * a, b2 * v + (1 - b2) * a**2
+        u = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        p = p - lr * (u + weight_decay * p)
+        last = g
+        path.append(p)
+    return np.array(path)
+
+
+def cautious_lion(p, gradients, rates, b1, b2, weight_decay, rescale):
+    """Liang et al. 2024, Algorithm 1, with the rescalings that packages have for it."""
+    m, path = np.zeros_like(p), []
+    for g, lr in zip(gradients, rates, strict=True):
+        u = np.sign(b1 * m + (1 - b1) * g)
+        kept = np.signbit(u) == np.signbit(g) if rescale == "sign_bits" else u * g > 0
+        n, size = kept.sum(), kept.size
+        factor = {
+            "count": size / (n + 1),
+            "mean": 1 / max(n / size, 1e-5),
+            "mean_1e-3": 1 / max(n / size, 1e-3),
+            "sign_bits": size / max(n, 1),
+            None: 1.0,
+        }[rescale]
+        p = p - lr * (factor * kept * u + weight_decay * p)
+        m = b2 * m + (1 - b2) * g
+        path.append(p)
+    return np.array(path)

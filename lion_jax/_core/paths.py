@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lion_jax._core.leaves import is_array
+from lion_jax._core.leaves import is_array, is_none
 from lion_jax._core.states import is_absent, unwrapped
 from lion_jax._core.types import KeyPath, Leaf, PyTree
 
@@ -17,6 +17,12 @@ Names = tuple[str, ...]
 Pattern = str | re.Pattern[str] | Callable[[str, Any], bool]
 
 _NEAR = 0.6  # difflib's own idea of a good enough match
+
+
+def path_of_each(tree: PyTree) -> list[str]:
+    """The path of each leaf, in the order of the leaves, None included."""
+    below = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_none)
+    return [jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in below]
 
 
 def present_paths(tree: PyTree) -> list[str]:

@@ -24,6 +24,8 @@ def spread(mask: Mask, params: optax.Params, name: str = "mask") -> PyTree:
 def shares_of(mask: Mask, params: optax.Params, name: str = "mask") -> PerLeaf:
     """The leaves of `spread`."""
     tree = mask(params) if is_function(mask) else True if mask is None else mask
+    if isinstance(tree, PerLeaf):
+        return tree
     shares, treedef = jax.tree.flatten(tree, is_leaf=is_none)
     try:
         parts = treedef.flatten_up_to(params)

@@ -5,7 +5,7 @@ from typing import Any
 import optax
 
 from lion_jax._core.kinds import FLAG
-from lion_jax._core.rule import chain, number, optimizer, takes
+from lion_jax._core.rule import chain, optimizer, takes
 from lion_jax._core.types import DType, Mask
 from lion_jax.combinators.cautious import RESCALE, cautious
 from lion_jax.optimizers.lion import LION, weight_bound
@@ -174,7 +174,12 @@ def _shape_scaled_signum(learning_rate, b1, weight_decay, mask, *, nesterov, mu_
 def _sign_of_average(
     b1: optax.ScalarOrSchedule, nesterov: bool, mu_dtype: DType | None
 ) -> optax.GradientTransformation:
-    return scale_by_sign_momentum(number(b1) ** 2 if nesterov else b1, b1, mu_dtype)
+    # b1 m_t + (1 - b1) g_t, with the old momentum: b1^2 m_{t-1} + (1 - b1^2) g_t
+    return scale_by_sign_momentum(_squared(b1) if nesterov else b1, b1, mu_dtype)
+
+
+def _squared(b1: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
+    return (lambda count: b1(count) ** 2) if callable(b1) else b1**2
 
 
 @optimizer(**LION, rescale=RESCALE)

@@ -2,16 +2,14 @@
 
 import optax
 
-from lion_jax._core.paths import first_match
 from lion_jax._core.rule import chain, optimizer
 from lion_jax._core.types import Mask
 from lion_jax.optimizers.lion import LION
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
-from lion_jax.primitives.parameter_rms import MIN_RMS, is_bias_or_gain, scale_by_parameter_rms
+from lion_jax.primitives.parameter_rms import MIN_RMS, not_bias_or_gain, scale_by_parameter_rms
 
 _TIGER = {name: LION[name] for name in ("learning_rate", "b1", "weight_decay", "mask")}
-_all_but_biases = first_match(((is_bias_or_gain, False),), default=True)
 
 
 @optimizer(**_TIGER | {"learning_rate": LION["learning_rate"].trying("1e-3")}, min_rms=MIN_RMS)
@@ -75,7 +73,7 @@ def tiger(
     """
     return chain(
         scale_by_sign_momentum(b1, b1),
-        add_decoupled_weight_decay(weight_decay, _all_but_biases if mask is None else mask),
+        add_decoupled_weight_decay(weight_decay, not_bias_or_gain if mask is None else mask),
         scale_by_parameter_rms(min_rms),
         optax.scale_by_learning_rate(learning_rate),
     )

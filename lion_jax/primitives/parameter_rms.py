@@ -9,16 +9,15 @@ import optax
 from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.checks import check_has_params
 from lion_jax._core.kinds import NON_NEGATIVE
-from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.leafwise import PerLeaf, map_leaves
 from lion_jax._core.leaves import is_none
-from lion_jax._core.paths import first_match
+from lion_jax._core.paths import path_of_each
 from lion_jax._core.rule import primitive
-from lion_jax._core.types import Leaf, PyTree
+from lion_jax._core.types import LeafRule
 
 MIN_RMS = NON_NEGATIVE.trying("1e-3")
 _BIAS = re.compile(r"(?i)bias|beta|gamma|(^|[_/])scale$")
 _EMBEDDING = re.compile(r"(?i)embed")
-TENSOR, ROW, HALF = "tensor", "row", "half"
 
 
 @primitive(min_rms=MIN_RMS)
@@ -64,35 +63,28 @@ def scale_by_parameter_rms(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         params = check_has_params(params, "scale_by_parameter_rms")
-        kinds, treedef = jax.tree.flatten(kinds_of(params))
-        scaled = updates
-        for kind, rule in _RULES.items():
-            chosen = treedef.unflatten([k if k == kind else None for k in kinds])
-            (new,) = map_leaves(rule, (_only(chosen, updates),), (params,), min_rms=min_rms)
-            scaled = jax.tree.map(lambda x, u: u if x is None else x, new, scaled, is_leaf=is_none)
-        return scaled, state
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        weights, rules = treedef.flatten_up_to(params), rules_of(params)
+        for rule in (_by_tensor, _by_row, _half):
+            chosen = [u if r is rule else None for u, r in zip(leaves, rules, strict=True)]
+            (scaled,) = map_leaves(rule, (chosen,), (weights,), min_rms=min_rms)
+            leaves = [u if x is None else x for u, x in zip(leaves, scaled, strict=True)]
+        return treedef.unflatten(leaves), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 
 
-def is_bias_or_gain(path: str, leaf: Leaf) -> bool:
-    """Tells by its path whether Tiger halves the step of a leaf, and does not decay it."""
-    del leaf
-    return _BIAS.search(path) is not None
+def not_bias_or_gain(params: optax.Params) -> PerLeaf:
+    """A mask of Tiger: False for the leaves whose step it halves, and which it does not decay."""
+    return PerLeaf(rule is not _half for rule in rules_of(params))
 
 
-def kinds_of(params: optax.Params) -> PyTree:
-    """What the scale of each leaf is taken over, a tree of strings like the parameters."""
-    return first_match(
-        ((is_bias_or_gain, HALF), (lambda path, _: _EMBEDDING.search(path) is not None, ROW)),
-        default=TENSOR,
-    )(params)
-
-
-def _only(chosen: PyTree, updates: optax.Updates) -> optax.Updates:
-    return jax.tree.map(
-        lambda kind, u: None if kind is None else u, chosen, updates, is_leaf=is_none
-    )
+def rules_of(params: optax.Params) -> list[LeafRule]:
+    """What scales each leaf, by its path."""
+    return [
+        _half if _BIAS.search(path) else _by_row if _EMBEDDING.search(path) else _by_tensor
+        for path in path_of_each(params)
+    ]
 
 
 def _by_tensor(u, p, *, min_rms):
@@ -112,6 +104,3 @@ def _rms(p, axis):
     count = p.size if axis is None else p.shape[axis]
     axes = None if axis is None else (axis,)
     return sqrt(sum_of_squares(p, axes, keepdims=axis is not None) / max(count, 1))
-
-
-_RULES = {TENSOR: _by_tensor, ROW: _by_row, HALF: _half}

@@ -53,9 +53,7 @@ def _refuse_shape(name: str, value: object, advice: str) -> None:
         raise TypeError(f"{message}. {advice}")
 
 
-SHAPE = Static(refusal=_refuse_shape).trying(
-    "signs.tanh(10.0)", "or another of lion_jax.primitives.signs"
-)
+SHAPE = Static(refusal=_refuse_shape).trying("signs.tanh(10.0)", "or another of primitives.signs")
 COUNT_OR_SHARE = Static(refusal=_refuse_count_or_share).trying("0.1", "a tenth of each leaf")
 
 
@@ -326,7 +324,8 @@ def _tanh(c, *, scale):
 
 
 def _huber(c, *, threshold):
-    return (jnp.clip(c / threshold, -1, 1),)
+    # A threshold of 0, which a schedule may come to, is the sign.
+    return (jnp.clip(c / jnp.maximum(threshold, jnp.finfo(c.dtype).tiny), -1, 1),)
 
 
 def _l2_normalize(c, *, axes):

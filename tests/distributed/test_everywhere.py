@@ -24,14 +24,22 @@ SUMMING = {
     *("holocron_lars", "holocron_lamb", "holocron_ralars"),
     *("project_to_tangent", "adamp", "holocron_adamp"),
     *("scale_by_student_t", "tadam", "holocron_tadam"),
+    *("shape_lp_sign", "shape_l2_normalize", "shape_l2_normalize_rows", "scale_by_parameter_rms"),
+    *("tiger", "variance_reduced_gradient", "mars_lion", "mars_adamw"),
     "scout",
+}
+# What counts the entries of a leaf: exact when JAX splits it, another number when the rule sees a
+# part alone.
+COUNTING = {
+    *("shape_top_k_sign", "shape_by_shape", "signum_scaled", "cautious_lion"),
+    *("cautious_count", "cautious_mean", "cautious_mean_1e-3", "cautious_sign_bits"),
 }
 # What asks whether all gradients are finite asks every device, given the axes.
 ASKING = {"with_finite_guard", "with_loss_scale_dynamic", "with_metrics"}
 # With jax 0.12 (0.11 was not tried) XLA:CPU contracts other products and sums where shapes are
 # others: an ulp.
 CONTRACTS = jax.__version_info__ >= (0, 11)
-NO_PARTS = SUMMING | {"keras_loss_scale_optimizer"}  # which has no argument for the axes
+NO_PARTS = SUMMING | COUNTING | {"keras_loss_scale_optimizer"}  # which has no argument for the axes
 # Each shard has whole groups of 8 rows.
 quantized = functools.partial(precision.with_quantized_state, min_size=0, group_size=8)
 lookahead = functools.partial(lion_jax.lookahead, sync_period=2)
