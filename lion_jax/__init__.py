@@ -21,6 +21,7 @@ from importlib.metadata import version as _version
 from lion_jax import checkpoints as checkpoints
 from lion_jax import compat as compat
 from lion_jax import distributed as distributed
+from lion_jax import experimental as experimental
 from lion_jax import groups as groups
 from lion_jax import precision as precision
 from lion_jax import primitives as primitives

@@ -11,10 +11,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 import lion_jax
-from lion_jax import compat, groups, precision, primitives
+from lion_jax import compat, experimental, groups, precision, primitives
 from lion_jax.primitives import signs
 
 INNER = lion_jax.lion(1e-2, weight_decay=0.1)
@@ -191,6 +192,15 @@ CATALOGUE = [
         Entry(f"shape_{name}", factory, numbers, static=static, least=least, slow=True)
         for name, factory, numbers, static, least in SHAPES
     ),
+    Entry(
+        "orthogonalize",
+        primitives.orthogonalize,
+        {},
+        {"eps": 1e-3},
+        # A convergent iteration: Muon's makes noise of small singular values.
+        {"steps": 1, "coefficients": (1.5, -0.5, 0.0), "scale": "rms"},
+        slow=True,
+    ),
     Entry("variance_reduced_gradient", primitives.variance_reduced_gradient, MARS, slow=True),
     Entry(
         "scale_by_parameter_rms", primitives.scale_by_parameter_rms, {"min_rms": 1e-3}, slow=True
@@ -209,6 +219,30 @@ CATALOGUE = [
     Entry("cautious_lion", lion_jax.cautious_lion, LION, static={"rescale": "mean"}, slow=True),
     Entry("mars_lion", lion_jax.mars_lion, SIGNUM | MARS, slow=True),
     Entry("mars_adamw", lion_jax.mars_adamw, ADAMW | MARS, slow=True),
+    Entry("olion", experimental.olion, LION, slow=True),
+    Entry(
+        "soft_signum",
+        experimental.soft_signum,
+        SIGNUM,
+        {"eps": 1e-3, "max_temperature": 4.0},
+        static={"sign_steps": 1, "transition_steps": 2},
+        slow=True,
+    ),
+    Entry(
+        "scale_free_soft_signum",
+        experimental.scale_free_soft_signum,
+        SIGNUM,
+        {"eps": 1e-3},
+        static={"sign_steps": 1, "transition_steps": 2},
+        slow=True,
+    ),
+    Entry(
+        "stochastic_signum",
+        experimental.stochastic_signum,
+        SIGNUM,
+        static={"key": jax.random.key(0)},
+        slow=True,
+    ),
     Entry("adabelief", lion_jax.adabelief, ADAMW, slow=True),
     Entry("adan", lion_jax.adan, ADAMW | ADAN, slow=True),
     Entry("adan_decoupled", lion_jax.adan, ADAMW | ADAN, static={"proximal": False}, slow=True),

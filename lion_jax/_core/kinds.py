@@ -325,11 +325,27 @@ def _refuse_injected(name: str, value: object) -> None:
         )
 
 
+def _refuse_key(name: str, key: object, advice: str) -> None:
+    """Refuses anything but one typed key or one older key of the default implementation."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            is_one = key.shape == ()
+        else:
+            older = jax.eval_shape(jax.random.PRNGKey, 0)
+            is_one = (key.shape, key.dtype) == (older.shape, older.dtype)
+        got = f"an array of shape {key.shape} and dtype {key.dtype}"
+    else:
+        is_one, got = False, f"{key!r} of type {type(key).__name__}"
+    if not is_one:
+        raise TypeError(f"{name} must be one key of jax.random; got {got}. {advice}")
+
+
 FLAG = Static(refusal=_refuse_flag)
 DTYPE = Static(refusal=_refuse_dtype, is_optional=True).trying(
     "jnp.bfloat16", "which halves the moment's bytes"
 )
 BOUNDS = Static(refusal=_refuse_bounds, is_optional=True)
+KEY = Static(refusal=_refuse_key).trying("jax.random.key(0)")
 CHANNEL_AXIS = Static(refusal=_refuse_axis).trying("-1", "the last axis")
 TRANSFORMATION = Static(refusal=_refuse_transformation).trying(
     "lion_jax.lion(1e-4)", "or optax.adamw(1e-3)"

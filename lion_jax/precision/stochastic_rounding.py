@@ -10,7 +10,7 @@ import optax
 from lion_jax._core.checks import check_has_params, check_match, check_storable
 from lion_jax._core.counters import wrapping_count, zero
 from lion_jax._core.dtypes import cast, round_to
-from lion_jax._core.kinds import Static
+from lion_jax._core.kinds import KEY
 from lion_jax._core.leaves import has_gradient, is_none
 from lion_jax._core.rule import takes
 
@@ -26,22 +26,7 @@ class StochasticRoundingState(NamedTuple):
     rounding_count: jax.Array
 
 
-def _refuse_key(name: str, key: Any, advice: str) -> None:
-    """Refuses anything but one typed key or one older key of the default implementation."""
-    if isinstance(key, jax.Array | np.ndarray):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            is_one = key.shape == ()
-        else:
-            older = jax.eval_shape(jax.random.PRNGKey, 0)
-            is_one = (key.shape, key.dtype) == (older.shape, older.dtype)
-        got = f"an array of shape {key.shape} and dtype {key.dtype}"
-    else:
-        is_one, got = False, f"{key!r} of type {type(key).__name__}"
-    if not is_one:
-        raise TypeError(f"{name} must be one key of jax.random; got {got}. {advice}")
-
-
-@takes(key=Static(refusal=_refuse_key).trying("jax.random.key(0)"))
+@takes(key=KEY)
 def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArgs:
     r"""Rounds each new weight up or down at random, so that it is right on average.
 

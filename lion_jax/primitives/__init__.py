@@ -21,6 +21,7 @@ from lion_jax.primitives.nesterov import ScaleByAdanState as ScaleByAdanState
 from lion_jax.primitives.nesterov import ScaleByNesterovAdamState as ScaleByNesterovAdamState
 from lion_jax.primitives.nesterov import scale_by_adan as scale_by_adan
 from lion_jax.primitives.nesterov import scale_by_nesterov_adam as scale_by_nesterov_adam
+from lion_jax.primitives.orthogonal import orthogonalize as orthogonalize
 from lion_jax.primitives.parameter_rms import scale_by_parameter_rms as scale_by_parameter_rms
 from lion_jax.primitives.rectified import ScaleByRectifiedAdamState as ScaleByRectifiedAdamState
 from lion_jax.primitives.rectified import scale_by_rectified_adam as scale_by_rectified_adam

@@ -26,12 +26,14 @@ SUMMING = {
     *("scale_by_student_t", "tadam", "holocron_tadam"),
     *("shape_lp_sign", "shape_l2_normalize", "shape_l2_normalize_rows", "scale_by_parameter_rms"),
     *("tiger", "variance_reduced_gradient", "mars_lion", "mars_adamw"),
+    *("orthogonalize", "olion"),
     "scout",
 }
-# What counts the entries of a leaf: exact when JAX splits it, another number when the rule sees a
-# part alone.
+# What counts the entries of a leaf, or draws random numbers for it: exact when JAX splits it, other
+# numbers when the rule sees a part alone.
 COUNTING = {
     *("shape_top_k_sign", "shape_by_shape", "signum_scaled", "cautious_lion"),
+    *("soft_signum", "scale_free_soft_signum", "stochastic_signum"),
     *("cautious_count", "cautious_mean", "cautious_mean_1e-3", "cautious_sign_bits"),
 }
 # What asks whether all gradients are finite asks every device, given the axes.
