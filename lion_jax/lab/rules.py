@@ -12,14 +12,20 @@ import optax
 from lion_jax.combinators.lookahead import lookahead
 from lion_jax.combinators.scout import scout
 from lion_jax.distributed.majority_vote import majority_vote
+from lion_jax.experimental.olion import olion
 from lion_jax.optimizers.adaptive import adabelief, adan, ademamix, tadam
 from lion_jax.optimizers.layerwise import adamp, lamb, lars, ralars
 from lion_jax.optimizers.lion import decoupled_lion, lion
+from lion_jax.optimizers.lion_k import cautious_lion, lion_k, signum
+from lion_jax.optimizers.mars import mars_adamw, mars_lion
+from lion_jax.optimizers.tiger import tiger
 from lion_jax.precision.master_weights import with_master_weights
 from lion_jax.precision.quantized_state import with_quantized_state
 from lion_jax.precision.stochastic_rounding import round_stochastically
+from lion_jax.primitives import signs
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
+from lion_jax.primitives.orthogonal import orthogonalize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +82,32 @@ def _rule(
     )
 
 
+_PUBLIC_PACKAGES = {"optax", "lion_jax", "experimental"}
+
+
 def _call(factory: Callable[..., Any], fixed: dict[str, Any]) -> str:
-    package = factory.__module__.partition(".")[0]
+    package = ".".join(
+        part for part in factory.__module__.split(".")[:2] if part in _PUBLIC_PACKAGES
+    )
     arguments = ["learning_rate", *(f"{name}={value}" for name, value in fixed.items())]
     return f"{package}.{factory.__name__}({', '.join(arguments)})"
+
+
+def _shaped(
+    name: str,
+    call: str,
+    shape: optax.GradientTransformation,
+    learning_rates: tuple[float, float],
+    rates: dict[str, Any] | None = None,
+) -> Rule:
+    """Lion with another shape in the place of its sign."""
+    fixed: dict[str, Any] = {**(rates or _LION_DEFAULTS), "weight_decay": 0.1}
+    return Rule(
+        name,
+        _call(lion_k, fixed).replace("learning_rate", f"learning_rate, {call}"),
+        lambda schedule, peak: lion_k(schedule, shape, **fixed),
+        learning_rates,
+    )
 
 
 REPLICAS = "replicas"
@@ -89,6 +117,7 @@ _LION, _ADAM, _SGD = (1e-4, 1e-1), (1e-3, 1e0), (3e-3, 3e0)
 _LARS = (3e-1, 3e2)
 _LION_DEFAULTS: dict[str, Any] = {"b1": 0.9, "b2": 0.99}
 _INDEPENDENT = {**_LION_DEFAULTS, "weight_decay": 1e-4}
+_MUON_RATES: dict[str, Any] = {"b1": 0.9025, "b2": 0.95}
 _LION_RULE = _rule("lion", lion, _LION, **_LION_DEFAULTS, weight_decay=0.1)
 
 _RULES = [
@@ -114,6 +143,19 @@ _RULES = [
         _LION,
         moves_by_rate=True,
     ),
+    _rule("signum", signum, _LION, b1=0.9, weight_decay=0.1),
+    _rule("tiger", tiger, _ADAM, moves_by_rate=False, b1=0.965, weight_decay=0.01, min_rms=1e-2),
+    _rule("cautious_lion", cautious_lion, _LION, b1=0.95, b2=0.98, weight_decay=0.1),
+    _rule("mars_lion", mars_lion, _LION, b1=0.95, weight_decay=0.1, gamma=0.025),
+    _shaped("lion_tanh", "signs.tanh(1e3)", signs.tanh(1e3), _LION),
+    _shaped("lion_l15", "signs.lp_sign(1.5)", signs.lp_sign(1.5), _ADAM),
+    _shaped("lion_rows", "signs.l2_normalize(-1)", signs.l2_normalize(-1), _ADAM),
+    _shaped("lion_top", "signs.top_k_sign(0.25)", signs.top_k_sign(0.25), _LION),
+    _shaped(
+        "lion_polar", 'orthogonalize(scale="rms")', orthogonalize(scale="rms"), _ADAM, _MUON_RATES
+    ),
+    _rule("olion", olion, _ADAM, b1=0.95, b2=0.98, weight_decay=0.1),
+    _rule("mars_adamw", mars_adamw, _ADAM, b1=0.95, b2=0.99, weight_decay=0.01, gamma=0.025),
     _rule("adamw", optax.adamw, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
     _rule("adabelief", adabelief, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
     _rule("adamp", adamp, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),
