@@ -194,6 +194,6 @@ def beta_for_batch(b: Scalar, from_batch: Scalar, to_batch: Scalar) -> Scalar:
 
     References:
       Marek et al., `Small Batch Size Training for Language Models
-      <https://arxiv.org/abs/2507.07101>`_, 2025, Section 3.3, for the second moment of Adam.
+      <https://arxiv.org/abs/2507.07101>`_, 2025.
     """
     return b ** (to_batch / from_batch)

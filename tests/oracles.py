@@ -162,7 +162,7 @@ def _corrected(g, last, b, gamma, max_norm):
 
 
 def mars_lion(p, gradients, rates, b, weight_decay, gamma, max_norm):
-    """Yuan et al. 2024, Algorithm 4, from a gradient of 0."""
+    """MARS-Lion of Yuan et al. 2024, from a gradient of 0."""
     m, last, path = np.zeros_like(p), np.zeros_like(p), []
     for g, lr in zip(gradients, rates, strict=True):
         m = b * m + (1 - b) * _corrected(g, last, b, gamma, max_norm)
@@ -173,7 +173,7 @@ def mars_lion(p, gradients, rates, b, weight_decay, gamma, max_norm):
 
 
 def mars_adamw(p, gradients, rates, b1, b2, weight_decay, gamma, max_norm, eps=1e-8):
-    """Yuan et al. 2024, Algorithm 3, from a gradient of 0."""
+    """MARS-AdamW of Yuan et al. 2024, from a gradient of 0."""
     m, v, last, path = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p), []
     for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
         a = _corrected(g, last, b1, gamma, max_norm)

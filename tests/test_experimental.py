@@ -104,6 +104,67 @@ def test_stochastic_signum_is_right_on_average():
     assert set(np.unique(updates["w"])) <= {-1.0, 1.0}
 
 
+def folded_quantile(p, median, deviation):
+    """By bisection."""
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        q = (low + high) / 2
+        share = np.arctan((q - median) / deviation) + np.arctan((q + median) / deviation)
+        low, high = (low, q) if share / np.pi > p else (q, high)
+    return q
+
+
+@pytest.mark.parametrize("limit", [20.0, None])
+def test_soft_signum_is_its_papers(limit):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(5, 3)), 0.1 * rng.normal(size=(25, 5, 3))
+    steps = {"sign_steps": 5, "transition_steps": 15}
+    with jax.enable_x64(True):
+        if limit is None:
+            tx = experimental.scale_free_soft_signum(0.01, 0.8, 0.1, **steps)
+        else:
+            tx = experimental.soft_signum(0.01, 0.8, 0.1, **steps, max_temperature=limit)
+        params = jnp.asarray(start)
+        state = tx.init(params)
+        p, m = start, np.zeros_like(start)
+        for t, g in enumerate(gradients):
+            updates, state = tx.update(jnp.asarray(g), state, params)
+            params = params + updates
+            m = 0.8 * m + g
+            if t == 5:
+                median = np.sort(m, axis=None)[7]
+                deviation = np.sort(np.abs(m - median), axis=None)[7]
+            u = np.sign(m)
+            if t >= 5:
+                q = folded_quantile(min(t - 5, 14) / 15, median, deviation)
+                temperature = np.arctanh(1 - 1e-4) / q if t > 5 else np.inf
+                if limit is not None:
+                    temperature = np.clip(temperature, 1, limit)
+                u = np.tanh(temperature * m)
+            p = p - 0.01 * (u + 0.1 * p)
+            np.testing.assert_allclose(params, p, rtol=1e-9, err_msg=f"step {t}")
+
+
+def test_stochastic_signum_is_its_papers():
+    """With the same random numbers."""
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(5, 3)), rng.normal(size=(25, 5, 3))
+    with jax.enable_x64(True):
+        key = jax.random.key(3)
+        tx = experimental.stochastic_signum(0.01, key, 0.8, 0.1)
+        params = jnp.asarray(start)
+        state = tx.init(params)
+        p, m, largest = start, np.zeros_like(start), np.zeros_like(start)
+        for t, g in enumerate(gradients):
+            updates, state = tx.update(jnp.asarray(g), state, params)
+            params = params + updates
+            of_leaf = jax.random.fold_in(jax.random.fold_in(key, t), 0)
+            noise = np.asarray(jax.random.uniform(of_leaf, g.shape, minval=-1, maxval=1))
+            m, largest = 0.8 * m + 0.2 * g, np.maximum(largest, np.abs(g))
+            p = p - 0.01 * (np.sign(m + largest * noise) + 0.1 * p)
+            np.testing.assert_allclose(params, p, rtol=1e-9)
+
+
 def test_olion_is_its_papers():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(5, 3)), rng.normal(size=(25, 5, 3))

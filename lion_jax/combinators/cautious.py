@@ -76,8 +76,8 @@ def cautious(
 
     References:
       Liang et al., `Cautious Optimizers: Improving Training with One Line of Code
-      <https://arxiv.org/abs/2411.16085>`_, 2024, Algorithm 1; the authors' code (C-Optim). Their
-      evidence: LLaMA models of 60 million to 1 billion parameters, without several seeds.
+      <https://arxiv.org/abs/2411.16085>`_, 2024, Algorithm 1; the authors' code (C-Optim). By
+      its abstract, up to 1.47 times as fast on Llama and MAE pretraining.
 
     Notes:
       All but None need the count before they scale, which on a TPU is a second pass over the leaf.

@@ -60,8 +60,8 @@ def olion(
       ['-0.2', '-0.2', '0.2', '-0.2']
 
     References:
-      `OLion <https://arxiv.org/abs/2602.01105>`_, 2026; the authors' code (kv-wang/OLion). Their
-      evidence: GPT-2 and Llama pretraining; the figures have not been repeated by others.
+      `OLion <https://arxiv.org/abs/2602.01105>`_, 2026; the authors' code (kv-wang/OLion),
+      with which they train GPT-2, Llama 2 and SiT.
     """
     return chain(
         interpolate_momentum(b1, b2, mu_dtype),

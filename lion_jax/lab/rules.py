@@ -144,7 +144,7 @@ _RULES = [
         moves_by_rate=True,
     ),
     _rule("signum", signum, _LION, b1=0.9, weight_decay=0.1),
-    _rule("tiger", tiger, _ADAM, moves_by_rate=False, b1=0.965, weight_decay=0.01, min_rms=1e-2),
+    _rule("tiger", tiger, _LION, moves_by_rate=False, b1=0.965, weight_decay=0.01, min_rms=1e-2),
     _rule("cautious_lion", cautious_lion, _LION, b1=0.95, b2=0.98, weight_decay=0.1),
     _rule("mars_lion", mars_lion, _LION, b1=0.95, weight_decay=0.1, gamma=0.025),
     _shaped("lion_tanh", "signs.tanh(1e3)", signs.tanh(1e3), _LION),

@@ -74,11 +74,10 @@ def lion_k(
 
     References:
       Chen et al., `Lion Secretly Solves Constrained Optimization: As Lyapunov Predicts
-      <https://arxiv.org/abs/2310.05898>`_, 2023, Equation 2. The authors mix the new momentum,
+      <https://arxiv.org/abs/2310.05898>`_, 2023. The authors mix the new momentum,
       :math:`\beta_n m_t + (1 - \beta_n) g_t`, whose decay rate is :math:`\beta_p`: that is
-      :math:`\beta_2 = \beta_p` and :math:`\beta_1 = \beta_n \beta_p` here. Their evidence: image
-      classification at the scale of CIFAR-10 and ImageNet, and a language model of 120 million
-      parameters, for some :math:`\ell_p` shapes; without several seeds.
+      :math:`\beta_2 = \beta_p` and :math:`\beta_1 = \beta_n \beta_p` here. Their experiments, with
+      toy problems, ImageNet and GPT-2, check the theory; they rank no shapes.
     """
     return chain(
         interpolate_momentum(b1, b2, mu_dtype),
@@ -145,8 +144,8 @@ def signum(
     References:
       Bernstein et al., `signSGD: Compressed Optimisation for Non-Convex Problems
       <https://arxiv.org/abs/1802.04434>`_, 2018, Algorithm 2; ``SignSGD`` of pytorch-optimizer
-      4.1.0 and ``Signum`` of NVIDIA's Emerging-Optimizers. The paper's evidence: ResNet-50 on
-      ImageNet, where it matches Adam and stays behind SGD.
+      4.1.0 and ``Signum`` of NVIDIA's Emerging-Optimizers. By its abstract it
+      matches Adam's accuracy and speed on deep ImageNet models.
     """
     rule = _shape_scaled_signum if shape_scaled else _signum
     return rule(learning_rate, b1, weight_decay, mask, nesterov=nesterov, mu_dtype=mu_dtype)
@@ -238,7 +237,7 @@ def cautious_lion(
     References:
       Liang et al., `Cautious Optimizers: Improving Training with One Line of Code
       <https://arxiv.org/abs/2411.16085>`_, 2024, Algorithm 1; ``c_lion`` of the authors' C-Optim.
-      Their evidence: LLaMA models of 60 million to 1 billion parameters, without several seeds.
+      By its abstract, up to 1.47 times as fast on Llama and MAE pretraining.
     """
     return chain(
         cautious(scale_by_sign_momentum(b1, b2, mu_dtype), rescale=rescale, is_direction=True),

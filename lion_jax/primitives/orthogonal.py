@@ -73,6 +73,8 @@ def orthogonalize(
     References:
       Jordan et al., `Muon <https://kellerjordan.github.io/posts/muon/>`_, 2024, and its code, which
       iterates in bfloat16; here it is at least float32, with JAX's precision of matrix products.
+      As a shape: Chen et al., `Muon Optimizes Under Spectral Norm Constraints
+      <https://arxiv.org/abs/2506.15054>`_, 2025.
     """
     return leafwise(
         _orthogonalize,

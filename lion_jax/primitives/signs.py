@@ -8,7 +8,7 @@ stands with each shape.
 
 References:
   Chen et al., `Lion Secretly Solves Constrained Optimization: As Lyapunov Predicts
-  <https://arxiv.org/abs/2310.05898>`_, 2023, Section 3 and Table 2.
+  <https://arxiv.org/abs/2310.05898>`_, 2023.
 """
 
 import math

@@ -67,8 +67,8 @@ def variance_reduced_gradient(
 
     References:
       Yuan et al., `MARS: Unleashing the Power of Variance Reduction for Training Large Models
-      <https://arxiv.org/abs/2411.10438>`_, 2024, Algorithm 2; the authors' code, which has no
-      epsilon in the clip.
+      <https://arxiv.org/abs/2411.10438>`_, 2024, in its approximate form; the authors'
+      code, which has no epsilon in the clip.
     """
     return leafwise(
         _variance_reduced, VarianceReducedGradientState, b1=b1, gamma=gamma, max_norm=max_norm

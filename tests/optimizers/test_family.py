@@ -445,3 +445,35 @@ def test_beta_for_batch_keeps_the_half_life_in_examples():
     b, old, new = 0.99, 256, 1024
     forgotten = lion_jax.beta_for_batch(b, old, new)
     np.testing.assert_allclose(np.log(forgotten) / new, np.log(b) / old, rtol=1e-12)
+
+
+NAMED = {
+    "lion_k": lambda: lion_jax.lion_k(1e-2, signs.lp_sign(1.5), weight_decay=0.1),
+    "signum": lambda: lion_jax.signum(1e-2, weight_decay=0.1),
+    "tiger": lambda: lion_jax.tiger(1e-2),
+    "cautious_lion": lambda: lion_jax.cautious_lion(1e-2, weight_decay=0.1),
+    "cautious": lambda: lion_jax.cautious(lion_jax.lion(1e-2, weight_decay=0.1)),
+    "mars_lion": lambda: lion_jax.mars_lion(1e-2, weight_decay=0.1),
+    "mars_adamw": lambda: lion_jax.mars_adamw(1e-2, weight_decay=0.1),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_steps_in_fewer_bytes_and_measured(name):
+    """Quantized state, master weights and metrics by parameter around it, with sign flips."""
+    small = lion_jax.precision.with_master_weights(
+        lion_jax.precision.with_quantized_state(NAMED[name](), min_size=0)
+    )
+    tx = lion_jax.with_metrics(small, per_parameter=True, sign_flips=True)
+    params = {"w": jnp.asarray(START, jnp.bfloat16), "b": jnp.ones(3, jnp.bfloat16)}
+    state, step = tx.init(params), jax.jit(tx.update)
+    for gradient in GRADIENTS[:3]:
+        gradients = {"w": jnp.asarray(gradient, jnp.bfloat16), "b": jnp.ones(3, jnp.bfloat16)}
+        updates, state = step(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    assert all(p.dtype == jnp.bfloat16 for p in params.values())
+    measured = lion_jax.read_metrics(state)
+    flips = [key for key in measured if "sign_flip" in key]
+    assert any(key.endswith("/w") or "w" in key.split("/") for key in flips), measured.keys()
+    assert all(np.isfinite(x) for x in jax.tree.leaves(measured))
