@@ -198,7 +198,8 @@ def _scale_by_soft_sign(
         )
         with jax.numpy_dtype_promotion("standard"):  # a count beside a float
             k = jnp.clip(state.count - sign_steps, 0, transition_steps - 1)
-            q = folded_cauchy_quantile(k / transition_steps, median, deviation)
+            p = k.astype(median.dtype) / transition_steps
+            q = folded_cauchy_quantile(p, median, deviation)
             a = jnp.arctanh(1 - jnp.asarray(eps, q.dtype))
         if max_temperature is not None:
             q = jnp.clip(q, a / max_temperature, a)
