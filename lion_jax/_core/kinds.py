@@ -196,6 +196,7 @@ def choice(*choices: str | bool | None) -> Kind:
     """One of a few strings, or of the constants among them."""
 
     def refuse(name: str, value: object, advice: str) -> None:
+        value = bool(value) if isinstance(value, np.bool_) else value
         if not any(value is one or (isinstance(one, str) and value == one) for one in choices):
             allowed = " or ".join(_quoted(one) for one in choices)
             raise ValueError(f"{name} must be {allowed}; got {value!r}. {advice}")

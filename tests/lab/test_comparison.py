@@ -300,12 +300,10 @@ def test_dead_weights_are_told_of_rules_that_move_by_the_learning_rate(task):
     (line,) = report.dead_steps(comparison_of(task, sgd, lion))
     assert line.endswith("would not move 20% (88%) of lion's trained weights.")
     assert report.dead_steps(comparison_of(task, sgd)) == []
-    assert [name for name, rule in RULES.items() if not rule.moves_by_rate] == [
-        "lamb",
-        "ralars",
-        "lars",
-        "sgd",
-    ]
+    assert {name for name, rule in RULES.items() if not rule.moves_by_rate} == {
+        *("tiger", "lion_tanh", "lion_l15", "lion_rows", "lion_top", "lion_polar"),
+        *("lamb", "ralars", "lars", "sgd"),
+    }
 
 
 def test_one_seed_claims_nothing(task):

@@ -53,9 +53,11 @@ def test_cautious_decay_of_complex_leaves_is_refused():
         apply(add_decoupled_weight_decay(0.5, cautious=True), leaf, leaf)
 
 
-def test_a_caution_that_is_no_flag_is_refused():
-    with pytest.raises(TypeError, match=r"^cautious must be True or False; got 'no'.*Try"):
-        add_decoupled_weight_decay(0.5, cautious="no")
+@pytest.mark.parametrize("value", ["no", ">=", 1, None])
+def test_an_unknown_caution_is_refused(value):
+    allowed = r'^cautious must be True or False or ">" or "sign_bits"; got .*Try'
+    with pytest.raises(ValueError, match=allowed):
+        add_decoupled_weight_decay(0.5, cautious=value)
 
 
 def test_cautious_decay_compares_signs_where_the_product_underflows():
