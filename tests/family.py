@@ -16,13 +16,21 @@ STEPS = 25
 
 
 def replays(*prefixes):
-    """A test case for each recording with one of these prefixes and each dtype it can judge."""
+    """A test case for each recording with one of these prefixes and each dtype it can judge.
+
+    Those of a float64 recording in float32 wait for the run of all tests.
+    """
     names = [name for name in CASES if name.startswith(prefixes)]
     assert names, f"no recording named {prefixes}"
     return pytest.mark.parametrize(
         ("name", "dtype"),
         [
-            (name, dtype)
+            pytest.param(
+                name,
+                dtype,
+                id=f"{name}-{dtype}",
+                marks=[] if dtype == CASES[name]["dtype"] else [pytest.mark.slow],
+            )
             for name in names
             for dtype in ("float64", "float32")
             if dtype == "float32" or CASES[name]["dtype"] == "float64"
