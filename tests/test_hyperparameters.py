@@ -32,6 +32,8 @@ OUR_NAMES = {
 NOT_SHOWN = {
     "channel_axis",
     "warmup_steps",
+    "sign_steps",
+    "transition_steps",
     "gradient_accumulation_steps",
     "clipnorm",
     "global_clipnorm",
@@ -44,6 +46,8 @@ SIGNS = {
     "lion",
     "lion_multipliers",
     "decoupled_lion",
+    "signum",
+    "mars_lion",
     "keras_lion",
     "keras_lion_scaled",
     "lion_pytorch",

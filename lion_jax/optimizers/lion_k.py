@@ -107,7 +107,8 @@ def signum(
 
     with :math:`m_0 = 0`: :func:`lion` with equal decay rates. ``nesterov`` takes the sign of
     :math:`\beta_1 m_t + (1 - \beta_1) g_t`, which is Lion with :math:`\beta_1^2` and
-    :math:`\beta_1`. With :math:`\beta_1 = 0` it is sign SGD; ``optax.sign_sgd`` is that alone.
+    :math:`\beta_1`. With :math:`\beta_1 = 0` it is sign SGD. ``optax.signum`` computes the same
+    without weight decay; for narrower parameters its momentum is as narrow.
 
     Args:
       learning_rate: :math:`\eta` >= 0, in the parameters' units.

@@ -309,6 +309,12 @@ def test_lion_k_of_sign_and_equal_rates_is_signum_bit_for_bit():
     np.testing.assert_array_equal(signum, of_sign)
 
 
+def test_signum_is_optax_signum():
+    np.testing.assert_allclose(
+        path_of(lion_jax.signum(rate, 0.9)), path_of(optax.signum(rate, 0.9)), rtol=1e-6
+    )
+
+
 def test_the_authors_two_rates_are_products():
     """Lion-K's authors mix the new momentum."""
     b_n, b_p = 0.8, 0.95
