@@ -41,6 +41,8 @@ from lion_jax.combinators.loss_scale import DynamicLossScale as DynamicLossScale
 from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_scale
 from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
 from lion_jax.combinators.scout import scout as scout
+from lion_jax.combinators.spike_guard import spike_statistics as spike_statistics
+from lion_jax.combinators.spike_guard import with_spike_guard as with_spike_guard
 from lion_jax.conversion import LionHyperparameters as LionHyperparameters
 from lion_jax.conversion import beta_for_batch as beta_for_batch
 from lion_jax.conversion import from_adamw as from_adamw

@@ -63,6 +63,16 @@ HOLOCRON = [
 ]
 
 
+def guarded_from_spikes(inner, window=128, factor=6.0, axis_name=None):
+    """The guard under a loss of 1 for those who give none."""
+    guard = lion_jax.with_spike_guard(inner, window, factor, axis_name=axis_name)
+
+    def update(updates, state, params=None, *, value=1.0, **extra_args):
+        return guard.update(updates, state, params, value=value, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(guard.init, update)
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A factory and arguments to call it with."""
@@ -333,6 +343,13 @@ CATALOGUE = [
         lion_jax.with_finite_guard,
         {},
         static={"inner": INNER, "max_consecutive": 2},
+    ),
+    Entry(
+        "with_spike_guard",
+        guarded_from_spikes,
+        {"factor": 6.0},
+        static={"inner": INNER, "window": 128},
+        slow=True,
     ),
     Entry(
         "with_metrics", lion_jax.with_metrics, {}, static={"inner": INNER, "every": 1}, slow=True

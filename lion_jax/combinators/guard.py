@@ -118,8 +118,8 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
     """The count of steps that the guard or the dynamic loss scale in the state has skipped.
 
     Args:
-      state: the optimizer state that holds one :class:`FiniteGuardState` or one
-        :class:`DynamicLossScaleState`, at any depth.
+      state: the optimizer state that holds one :class:`FiniteGuardState`, one
+        :class:`SpikeGuardState` or one :class:`DynamicLossScaleState`, at any depth.
 
     Returns:
       The count, int32 of shape ().
@@ -135,8 +135,9 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
       >>> print(lion_jax.skipped_steps(state))
       1
     """
-    owner = "with_finite_guard or dynamic loss scale"
-    return the_only(state, "skipped", owner, "FiniteGuardState", "DynamicLossScaleState")
+    owner = "with_finite_guard, with_spike_guard or dynamic loss scale"
+    guards = ("FiniteGuardState", "SpikeGuardState", "DynamicLossScaleState")
+    return the_only(state, "skipped", owner, *guards)
 
 
 def has_given_up(state: optax.OptState) -> jax.Array:

@@ -37,7 +37,7 @@ COUNTING = {
     *("cautious_count", "cautious_mean", "cautious_mean_1e-3", "cautious_sign_bits"),
 }
 # What asks whether all gradients are finite asks every device, given the axes.
-ASKING = {"with_finite_guard", "with_loss_scale_dynamic", "with_metrics"}
+ASKING = {"with_finite_guard", "with_spike_guard", "with_loss_scale_dynamic", "with_metrics"}
 # With jax 0.12 (0.11 was not tried) XLA:CPU contracts other products and sums where shapes are
 # others: an ulp.
 CONTRACTS = jax.__version_info__ >= (0, 11)
