@@ -35,6 +35,7 @@ from lion_jax.combinators.cautious import cautious as cautious
 from lion_jax.combinators.guard import has_given_up as has_given_up
 from lion_jax.combinators.guard import skipped_steps as skipped_steps
 from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
+from lion_jax.combinators.hyperball import hyperball as hyperball
 from lion_jax.combinators.lookahead import lookahead as lookahead
 from lion_jax.combinators.lookahead import slow_params as slow_params
 from lion_jax.combinators.loss_scale import DynamicLossScale as DynamicLossScale
@@ -61,6 +62,7 @@ from lion_jax.optimizers.lion import lion as lion
 from lion_jax.optimizers.lion_k import cautious_lion as cautious_lion
 from lion_jax.optimizers.lion_k import lion_k as lion_k
 from lion_jax.optimizers.lion_k import signum as signum
+from lion_jax.optimizers.lion_muon import lion_muon as lion_muon
 from lion_jax.optimizers.mars import mars_adamw as mars_adamw
 from lion_jax.optimizers.mars import mars_lion as mars_lion
 from lion_jax.optimizers.tiger import tiger as tiger

@@ -229,6 +229,27 @@ CATALOGUE = [
     Entry("cautious_lion", lion_jax.cautious_lion, LION, static={"rescale": "mean"}, slow=True),
     Entry("mars_lion", lion_jax.mars_lion, SIGNUM | MARS, slow=True),
     Entry("mars_adamw", lion_jax.mars_adamw, ADAMW | MARS, slow=True),
+    Entry(
+        "scale_by_lion_muon",
+        primitives.scale_by_lion_muon,
+        MOMENTUM,
+        static={"period": 2, "steps": 1},
+        slow=True,
+    ),
+    Entry(
+        "scale_by_alternating_rate",
+        primitives.scale_by_alternating_rate,
+        {"learning_rate": 1e-2, "sign_learning_rate": 1e-3},
+        static={"period": 2},
+        slow=True,
+    ),
+    Entry(
+        "lion_muon",
+        lion_jax.lion_muon,
+        LION | {"sign_learning_rate": 1e-3},
+        static={"period": 2, "steps": 1},
+        slow=True,
+    ),
     Entry("olion", experimental.olion, LION, slow=True),
     Entry(
         "soft_signum",
@@ -343,6 +364,13 @@ CATALOGUE = [
         lion_jax.with_finite_guard,
         {},
         static={"inner": INNER, "max_consecutive": 2},
+    ),
+    Entry(
+        "hyperball",
+        lion_jax.hyperball,
+        {"learning_rate": 1e-2},
+        static={"inner": lion_jax.scale_by_sign_momentum(0.75, 0.875), "where": None},
+        slow=True,
     ),
     Entry(
         "with_spike_guard",

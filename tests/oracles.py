@@ -203,3 +203,13 @@ def cautious_lion(p, gradients, rates, b1, b2, weight_decay, rescale):
         m = b2 * m + (1 - b2) * g
         path.append(p)
     return np.array(path)
+
+
+def newton_schulz(c, steps):
+    """Muon's iteration."""
+    x = c.T if c.shape[0] > c.shape[1] else c
+    x = x / (np.linalg.norm(x) + 1e-7)
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if c.shape[0] > c.shape[1] else x

@@ -25,7 +25,11 @@ ALLOWED = [
     ("global_clipnorm", None),
     ("loss_scale_factor", None),
 ]
-NOT_CLIPPED = {"variance_reduced_gradient", "mars_lion", "mars_adamw"}  # with max_norm=None
+# Those that may be None here, though not elsewhere.
+OPTIONAL = {
+    *((name, "max_norm") for name in ("variance_reduced_gradient", "mars_lion", "mars_adamw")),
+    ("lion_muon", "sign_learning_rate"),
+}
 # One starts its inner state anew whatever happened; the other takes no gradient for a step of 0.
 COUNTS_MISSING_STEPS = {"lookahead_reset", "scout"}
 GRADIENTS = [tree(seed=seed) for seed in range(1, 6)]
@@ -88,6 +92,8 @@ def test_is_traced_once(entry):
 @every_entry
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 def test_keeps_shapes_and_dtypes(entry, dtype):
+    if entry.name == "hyperball" and dtype != jnp.float32:
+        pytest.skip("emits float32, so that the new weights are rounded once")
     check_keeps_shapes_and_dtypes(entry, dtype)
 
 
@@ -399,6 +405,8 @@ def test_state_maps_like_the_parameters(entry):
 
 @every_entry
 def test_zero_gradients_stay_finite(entry):
+    if entry.name == "hyperball":
+        pytest.skip("refuses matrices of zeros")
     zero = jax.tree.map(jnp.zeros_like, tree())
     params, state = run(entry.make(), zero, [zero, zero, tree(seed=1), zero])
     chex.assert_tree_all_finite((params, state))
@@ -407,8 +415,7 @@ def test_zero_gradients_stay_finite(entry):
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, 1j, [0.1]])
 @pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
 def test_refuses_bad_hyperparameters(entry, name, value):
-    is_not_clipped = entry.name in NOT_CLIPPED and (name, value) == ("max_norm", None)
-    if (name, value) in ALLOWED or is_not_clipped:
+    if (name, value) in ALLOWED or (value is None and (entry.name, name) in OPTIONAL):
         pytest.skip("allowed for this one")
     expected = ValueError if isinstance(value, float) else TypeError
     with pytest.raises(expected, match=rf"^{name} must be .*got .*Try {name}=") as caught:

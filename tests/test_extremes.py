@@ -107,8 +107,11 @@ def test_a_traced_number_may_be_0_where_a_gradient_is_0(entry, name):
     assert_finite(updates(jnp.float32(entry.least.get(name, 0.0))))
 
 
-# Each count draws anew; or says how much of a window is filled.
-COUNTS_MEAN_MORE = {"stochastic_signum", "with_spike_guard"}
+# Each count draws anew; says how much of a window is filled; or which of two steps is due.
+COUNTS_MEAN_MORE = {
+    *("stochastic_signum", "with_spike_guard"),
+    *("scale_by_lion_muon", "scale_by_alternating_rate", "lion_muon"),
+}
 
 
 @pytest.mark.parametrize("make", cases(without=COUNTS_MEAN_MORE))

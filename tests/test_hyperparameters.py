@@ -19,7 +19,7 @@ OPTIMIZERS = [
     entry
     for entry in CATALOGUE
     if {"lr", "learning_rate"} & entry.hyperparameters.keys()
-    and "primitives" not in entry.factory.__module__
+    and not {"primitives", "combinators"} & set(entry.factory.__module__.split("."))
 ]
 OUR_NAMES = {
     "lr": "learning_rate",
@@ -33,6 +33,8 @@ NOT_SHOWN = {
     "channel_axis",
     "warmup_steps",
     "sign_steps",
+    "period",
+    "steps",
     "transition_steps",
     "gradient_accumulation_steps",
     "clipnorm",

@@ -10,6 +10,8 @@ from lion_jax.combinators.guard import FiniteGuardState as FiniteGuardState
 from lion_jax.combinators.guard import has_given_up as has_given_up
 from lion_jax.combinators.guard import skipped_steps as skipped_steps
 from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
+from lion_jax.combinators.hyperball import HyperballState as HyperballState
+from lion_jax.combinators.hyperball import hyperball as hyperball
 from lion_jax.combinators.lookahead import LookaheadState as LookaheadState
 from lion_jax.combinators.lookahead import lookahead as lookahead
 from lion_jax.combinators.lookahead import slow_params as slow_params

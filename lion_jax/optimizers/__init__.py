@@ -20,6 +20,7 @@ from lion_jax.optimizers.lion import lion as lion
 from lion_jax.optimizers.lion_k import cautious_lion as cautious_lion
 from lion_jax.optimizers.lion_k import lion_k as lion_k
 from lion_jax.optimizers.lion_k import signum as signum
+from lion_jax.optimizers.lion_muon import lion_muon as lion_muon
 from lion_jax.optimizers.mars import mars_adamw as mars_adamw
 from lion_jax.optimizers.mars import mars_lion as mars_lion
 from lion_jax.optimizers.tiger import tiger as tiger

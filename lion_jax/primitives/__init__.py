@@ -14,6 +14,10 @@ from lion_jax.primitives.decay import apply_proximal_weight_decay as apply_proxi
 from lion_jax.primitives.layerwise import project_to_tangent as project_to_tangent
 from lion_jax.primitives.layerwise import scale_by_lars_ratio as scale_by_lars_ratio
 from lion_jax.primitives.layerwise import scale_by_trust_ratio as scale_by_trust_ratio
+from lion_jax.primitives.lion_muon import AlternatingRateState as AlternatingRateState
+from lion_jax.primitives.lion_muon import ScaleByLionMuonState as ScaleByLionMuonState
+from lion_jax.primitives.lion_muon import scale_by_alternating_rate as scale_by_alternating_rate
+from lion_jax.primitives.lion_muon import scale_by_lion_muon as scale_by_lion_muon
 from lion_jax.primitives.momentum import InterpolateMomentumState as InterpolateMomentumState
 from lion_jax.primitives.momentum import interpolate_momentum as interpolate_momentum
 from lion_jax.primitives.momentum import scale_by_sign_momentum as scale_by_sign_momentum

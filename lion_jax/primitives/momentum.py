@@ -67,7 +67,7 @@ def interpolate_momentum(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023, Algorithm 2.
     """
-    return leafwise(_interpolate, InterpolateMomentumState, start=_moment(mu_dtype), b1=b1, b2=b2)
+    return leafwise(interpolate, InterpolateMomentumState, start=moment(mu_dtype), b1=b1, b2=b2)
 
 
 @primitive(b1=DECAY_RATE, b2=DECAY_RATE, mu_dtype=DTYPE)
@@ -114,18 +114,19 @@ def scale_by_sign_momentum(
         _sign_of_interpolation,
         InterpolateMomentumState,
         real_for="scale_by_sign_momentum",
-        start=_moment(mu_dtype),
+        start=moment(mu_dtype),
         b1=b1,
         b2=b2,
     )
 
 
-def _moment(mu_dtype: DType | None) -> dict[str, Callable[..., Any]]:
+def moment(mu_dtype: DType | None) -> dict[str, Callable[..., Any]]:
+    """What the momentum starts from, for `leafwise`."""
     return {"mu": functools.partial(zeros_like, dtype=mu_dtype)}
 
 
-def _interpolate(g, m, *, b1, b2):
-    """Returns c_t and m_t."""
+def interpolate(g, m, *, b1, b2):
+    """Mixes gradient and momentum of a leaf, and returns c_t and m_t."""
 
     def from_old_momentum(g, m):
         return (1 - b1) * g + b1 * m, (1 - b2) * g + b2 * m
@@ -144,5 +145,5 @@ def _interpolate(g, m, *, b1, b2):
 
 
 def _sign_of_interpolation(g, m, *, b1, b2):
-    c, m = _interpolate(g, m, b1=b1, b2=b2)
+    c, m = interpolate(g, m, b1=b1, b2=b2)
     return jnp.sign(c), m

@@ -10,6 +10,7 @@ from lion_jax._core.leaves import is_real
 from lion_jax._core.rule import primitive
 
 MUONS = (3.4445, -4.7750, 2.0315)
+EPS = 1e-7
 
 
 def _refuse_coefficients(name: str, value: object, advice: str) -> None:
@@ -27,7 +28,7 @@ def orthogonalize(
     *,
     steps: int = 5,
     coefficients: tuple[float, float, float] = MUONS,
-    eps: float = 1e-7,
+    eps: float = EPS,
     scale: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Replaces each matrix by about its polar factor: equal singular values, the same directions.
@@ -90,10 +91,10 @@ def _orthogonalize(c, *, steps, coefficients, eps, scale):
     if c.ndim < 2:
         return (_factor(c.size, 1, scale[0]) * _normalize(c, eps),)
     rows, columns = c.shape[-2:]
-    return (_factor(rows, columns, scale[0]) * _polar_factor(c, steps[0], coefficients, eps),)
+    return (_factor(rows, columns, scale[0]) * polar_factor(c, steps[0], coefficients, eps),)
 
 
-def _polar_factor(c, steps, coefficients, eps):
+def polar_factor(c, steps, coefficients, eps):
     """Iterates Newton-Schulz on the last two axes, along the shorter of them."""
     is_tall = c.shape[-2] > c.shape[-1]
     x = c.mT if is_tall else c

@@ -483,3 +483,42 @@ def test_steps_in_fewer_bytes_and_measured(name):
     flips = [key for key in measured if "sign_flip" in key]
     assert any(key.endswith("/w") or "w" in key.split("/") for key in flips), measured.keys()
     assert all(np.isfinite(x) for x in jax.tree.leaves(measured))
+
+
+@replays("lionmuon")
+def test_lion_muon(name, dtype):
+    """Vectors and what has no gradient go to the authors' own AdamW."""
+
+    def make(schedule, kwargs):
+        is_default = not kwargs
+        sign_rate = None if is_default else (lambda count: schedule(count) * 0.0005 / 0.01)
+        return lion_jax.lion_muon(
+            schedule,
+            sign_rate,
+            weight_decay=kwargs.get("weight_decay", 0.0),
+            period=kwargs.get("muon_every_k", 5),
+            steps=kwargs.get("ns_steps", 6),
+        )
+
+    assert_replays(name, dtype, make, skip=("vec", "dead"))
+
+
+@pytest.mark.parametrize("period", [1, 3])
+def test_lion_muon_is_its_papers(period):
+    def decay_and_step(p, u, nu):
+        return p * (1 - nu * 0.1) - nu * u
+
+    m, p, expected = np.zeros_like(START), START, []
+    for t, (g, eta) in enumerate(zip(GRADIENTS, RATES, strict=True)):
+        c = 0.95 * m + 0.05 * g
+        if t % period == 0:
+            p = decay_and_step(p, 0.2 * np.sqrt(5) * oracles.newton_schulz(c, 5), eta)
+        else:
+            p = decay_and_step(p, np.sign(c), 0.3 * eta)
+        m = 0.99 * m + 0.01 * g
+        expected.append(p)
+    with jax.enable_x64(True):
+        tx = lion_jax.lion_muon(
+            rate, lambda count: 0.3 * rate(count), weight_decay=0.1, period=period
+        )
+        np.testing.assert_allclose(path_of(tx), expected, rtol=1e-9, atol=1e-12)
