@@ -41,6 +41,7 @@ from lion_jax.combinators.lookahead import slow_params as slow_params
 from lion_jax.combinators.loss_scale import DynamicLossScale as DynamicLossScale
 from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_scale
 from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
+from lion_jax.combinators.per_layer import per_layer as per_layer
 from lion_jax.combinators.scout import scout as scout
 from lion_jax.combinators.spike_guard import spike_statistics as spike_statistics
 from lion_jax.combinators.spike_guard import with_spike_guard as with_spike_guard

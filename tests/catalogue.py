@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import lion_jax
@@ -61,6 +62,11 @@ HOLOCRON = [
     ("ralars", {"lr": 1e-2}, PEER, {"betas": BETAS, "force_adaptive_momentum": False}),
     ("tadam", {"lr": 1e-2}, PEER | {"dof": 3.0}, {"betas": BETAS, "amsgrad": True}),
 ]
+
+
+def stacked(leaf):
+    """Takes the first axis of matrices for layers."""
+    return int(jnp.ndim(leaf) > 1)
 
 
 def guarded_from_spikes(inner, window=128, factor=6.0, axis_name=None):
@@ -370,6 +376,13 @@ CATALOGUE = [
         lion_jax.hyperball,
         {"learning_rate": 1e-2},
         static={"inner": lion_jax.scale_by_sign_momentum(0.75, 0.875), "where": None},
+        slow=True,
+    ),
+    Entry(
+        "per_layer",
+        lambda inner: lion_jax.per_layer(inner, lambda params: jax.tree.map(stacked, params)),
+        {},
+        static={"inner": lion_jax.lamb(1e-2, weight_decay=0.1)},
         slow=True,
     ),
     Entry(

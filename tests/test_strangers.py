@@ -13,7 +13,7 @@ from trees import Matrix, assert_close, small, specs
 # A scalar in place of each parameter, or a tree of numbers or labels by path, is no matrix.
 TAKES_NO_CHECKED_NODE = {
     *("scale_by_student_t", "tadam", "holocron_tadam"),
-    *("scale_by_group", "lion_multipliers", "freeze", "hyperball"),
+    *("scale_by_group", "lion_multipliers", "freeze", "hyperball", "per_layer"),
 }
 GRADIENTS = [small(seed=seed) for seed in range(1, 4)]
 

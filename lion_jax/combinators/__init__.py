@@ -20,6 +20,7 @@ from lion_jax.combinators.loss_scale import DynamicLossScaleState as DynamicLoss
 from lion_jax.combinators.loss_scale import LossScaleState as LossScaleState
 from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_scale
 from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
+from lion_jax.combinators.per_layer import per_layer as per_layer
 from lion_jax.combinators.scout import ScoutState as ScoutState
 from lion_jax.combinators.scout import scout as scout
 from lion_jax.combinators.spike_guard import SpikeGuardState as SpikeGuardState

@@ -27,6 +27,7 @@ SUMMING = {
     *("shape_lp_sign", "shape_l2_normalize", "shape_l2_normalize_rows", "scale_by_parameter_rms"),
     *("tiger", "variance_reduced_gradient", "mars_lion", "mars_adamw"),
     *("orthogonalize", "olion", "hyperball", "scale_by_lion_muon", "lion_muon"),
+    "per_layer",
     "scout",
 }
 # What counts the entries of a leaf, or draws random numbers for it: exact when JAX splits it, other
