@@ -77,6 +77,7 @@ def value_of(code):
         "lion_jax": lion_jax,
         "groups": groups,
         "signs": signs,
+        "mesh": jax.make_mesh((1,), ("data",)),
     }
     parts = code.split(",")
     for end in range(len(parts), 0, -1):
