@@ -48,8 +48,8 @@ def state_sharding(
       its memory kind, such as ``"pinned_host"``; counters stay beside the devices' programs.
 
     Raises:
-      ValueError: a sharding that does not divide its parameter, a tree of another structure, or no
-        sharding at all.
+      ValueError: a sharding that does not divide its parameter, a tree of another structure, no
+        sharding at all, or a memory kind of the host where the state has nothing for it.
       TypeError: an ``optimizer`` that is no transformation, a sharding without a mesh.
 
     Example:
@@ -67,7 +67,9 @@ def state_sharding(
       {P('data',)}
     """
     parameters = place_parameters(params, param_sharding)
-    return _shardings(_place(optimizer, params, parameters, param_sharding))
+    shardings = _shardings(_place(optimizer, params, parameters, param_sharding))
+    _check_memory(param_sharding, shardings)
+    return shardings
 
 
 @takes(optimizer=TRANSFORMATION, unsplit=choice("warn", "raise", "ignore"))
@@ -205,6 +207,19 @@ def _place(
         lambda leaf, i: place_state(leaf, i, parameters[i]),
         on_every_device,
     )
+
+
+def _check_memory(param_sharding: PyTree, shardings: PyTree) -> None:
+    """Refuses a memory of the host in which nothing of the state would be."""
+    asked = {sharding.memory_kind for sharding in jax.tree.leaves(param_sharding)}
+    given = {sharding.memory_kind for sharding in jax.tree.leaves(shardings)}
+    unused = {kind for kind in asked - given if kind and "host" in kind}
+    if unused:
+        raise ValueError(
+            "param_sharding must have a memory kind in which some of the state can be; got "
+            f"{sorted(unused)}, but no leaf of this state belongs to a parameter. Try shardings "
+            "without memory_kind."
+        )
 
 
 def _shardings(placed: PyTree) -> PyTree:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax.combinators.hyperball import hyperball
 from lion_jax.combinators.lookahead import lookahead
 from lion_jax.combinators.scout import scout
 from lion_jax.distributed.majority_vote import majority_vote
@@ -17,6 +18,7 @@ from lion_jax.optimizers.adaptive import adabelief, adan, ademamix, tadam
 from lion_jax.optimizers.layerwise import adamp, lamb, lars, ralars
 from lion_jax.optimizers.lion import decoupled_lion, lion
 from lion_jax.optimizers.lion_k import cautious_lion, lion_k, signum
+from lion_jax.optimizers.lion_muon import lion_muon
 from lion_jax.optimizers.mars import mars_adamw, mars_lion
 from lion_jax.optimizers.tiger import tiger
 from lion_jax.precision.master_weights import with_master_weights
@@ -110,6 +112,24 @@ def _shaped(
     )
 
 
+def _held(name: str, call: str, inner: optax.GradientTransformation) -> Rule:
+    """A direction whose matrices keep their norms; vectors take a tenth of the rate."""
+    return Rule(
+        name,
+        f"lion_jax.hyperball({call}, learning_rate), vectors at a tenth of it",
+        lambda schedule, peak: optax.partition(
+            {
+                True: hyperball(inner, schedule),
+                False: optax.chain(
+                    inner, optax.scale_by_learning_rate(lambda count: schedule(count) / 10)
+                ),
+            },
+            lambda params: jax.tree.map(lambda p: jnp.ndim(p) > 1, params),
+        ),
+        _ADAM,
+    )
+
+
 REPLICAS = "replicas"
 
 # Every range spans three decades.
@@ -154,6 +174,9 @@ _RULES = [
     _shaped(
         "lion_polar", 'orthogonalize(scale="rms")', orthogonalize(scale="rms"), _ADAM, _MUON_RATES
     ),
+    _rule("lion_muon", lion_muon, _ADAM, b1=0.95, b2=0.99, weight_decay=0.1, period=2),
+    _held("lionh", "lion_jax.scale_by_sign_momentum()", scale_by_sign_momentum()),
+    _held("adamh", "optax.scale_by_adam()", optax.scale_by_adam()),
     _rule("olion", olion, _ADAM, b1=0.95, b2=0.98, weight_decay=0.1),
     _rule("mars_adamw", mars_adamw, _ADAM, b1=0.95, b2=0.99, weight_decay=0.01, gamma=0.025),
     _rule("adamw", optax.adamw, _ADAM, b1=0.9, b2=0.999, weight_decay=0.01),

@@ -1,5 +1,6 @@
 """Where an optimizer's state lives: with its parameters, or split further among replicas."""
 
+import functools
 import math
 import warnings
 
@@ -219,6 +220,33 @@ def test_the_state_of_a_parameter_has_its_memory_kind(place):
         (2, "pinned_host"),
         (0, "device"),
     }
+
+
+def test_a_memory_of_the_host_that_stays_empty_is_refused():
+    host = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"), memory_kind="pinned_host")
+    with pytest.raises(ValueError, match=r"got \['pinned_host'\], but no leaf of this state"):
+        state_sharding(optax.sgd(1.0), jnp.ones((256, 8)), host)
+
+
+def test_a_state_in_host_memory_steps_as_one_on_the_device():
+    mesh = mesh_of(AxisType.Auto, 8)
+    rows = NamedSharding(mesh, P("data"))
+    tx, params = lion_jax.lion(1e-2), jax.device_put(jnp.ones((256, 8)), rows)
+    on_device = state_sharding(tx, params, rows)
+    on_host = state_sharding(tx, params, rows.with_memory_kind("pinned_host"))
+
+    @functools.partial(jax.jit, out_shardings=(rows, on_host))
+    def step(params, state, gradient):
+        updates, state = tx.update(gradient, jax.device_put(state, on_device), params)
+        return optax.apply_updates(params, updates), state
+
+    gradient = jax.device_put(jnp.linspace(-1, 1, 2048).reshape(256, 8), rows)
+    state = jax.device_put(tx.init(params), on_host)
+    new, state = step(params, state, gradient)
+    moment = optax.tree_utils.tree_get(state, "mu")
+    assert moment.sharding.memory_kind == "pinned_host"
+    expected, _ = tx.update(gradient, tx.init(params), params)
+    assert_close(new, params + expected)
 
 
 def test_takes_a_prefix_of_the_tree():
