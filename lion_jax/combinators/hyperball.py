@@ -82,7 +82,8 @@ def hyperball(
 
     Raises:
       ValueError: ``learning_rate`` out of range; at ``init``, a held leaf of norm 0 (by its path),
-        which has no sphere; at ``update``, missing parameters.
+        which has no sphere; under ``jax.jit`` and within :func:`lion_jax.per_layer` its value is
+        not known, and it stays 0. At ``update``, missing parameters.
       TypeError: an ``inner`` that is no transformation, a ``where`` that is no mask.
 
     Example:

@@ -75,7 +75,8 @@ def per_layer(
 
     Raises:
       ValueError: an expression that matches no leaf (with its near misses); a leaf of fewer axes
-        than ``where`` says, by its path.
+        than ``where`` says, by its path; at ``update``, an inner state in which something belongs
+        to a layer, but to no parameter.
       TypeError: an ``inner`` that is no transformation, a ``where`` of another kind.
 
     Example:
@@ -194,7 +195,16 @@ def _update_part(inner, prefix, part, state, params, extra_args):
     def update(gradients, state, params):
         return _inner.update(inner, gradients, state, params, **extra_args)
 
-    return _over_layers(update, prefix, (0, axes, 0), (0, axes))(part, state, params)
+    try:
+        return _over_layers(update, prefix, (0, axes, 0), (0, axes))(part, state, params)
+    except ValueError as error:
+        if "out_axes" not in str(error):
+            raise
+        raise ValueError(
+            "inner must keep nothing for a layer but what belongs to its parameters; got one whose "
+            "state has a number that depends on all leaves together, such as a guard or metrics. "
+            "Try it around per_layer, not within."
+        ) from error
 
 
 def _over_layers(function: Callable[..., Any], prefix: Prefix, in_axes: Any, out_axes: Any) -> Any:
