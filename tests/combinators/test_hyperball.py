@@ -55,6 +55,32 @@ def test_rollfast_decays_within_the_direction(name, dtype):
     assert_replays(name, dtype, make)
 
 
+@replays("marin_adamh")
+def test_marin(name, dtype):
+    """Its radius is the current norm, which stays the first; stacked layers have one each."""
+
+    def make(rate, kwargs):
+        adam = optax.scale_by_adam(kwargs["b1"], kwargs["b2"])
+        return lion_jax.per_layer(lion_jax.hyperball(adam, rate), "^layers$")
+
+    assert_replays(name, dtype, make)
+
+
+@replays("heavyball")
+def test_heavyball_has_no_first_moment(name, dtype):
+    def make(rate, kwargs):
+        direction = optax.scale_by_adam(0.0, kwargs.get("betas", (0.9, 0.99))[1])
+        if kwargs.get("caution"):
+            direction = lion_jax.cautious(direction, rescale="sign_bits", is_direction=True)
+        decay = lion_jax.add_decoupled_weight_decay(
+            kwargs.get("weight_decay", 0.0),
+            cautious="sign_bits" if kwargs.get("cautious_weight_decay") else False,
+        )
+        return decided_by(optax.chain(direction, decay), rate)
+
+    assert_replays(name, dtype, make, skip=("zero",))
+
+
 RNG = np.random.default_rng(0)
 START = RNG.normal(size=(12, 8))
 GRADIENTS = RNG.normal(size=(1000, 12, 8))
