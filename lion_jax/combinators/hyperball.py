@@ -100,8 +100,8 @@ def hyperball(
 
     References:
       `Hyperball <https://arxiv.org/abs/2606.16899>`_, 2026. Copies of it differ: marin projects to
-      the current norm, whose error adds up, heavyball decays within the direction and its
-      ``HyperBallAdamW`` has no first moment, and rollfast takes one norm for a stack of matrices.
+      the current norm, heavyball decays within the direction and its ``HyperBallAdamW`` has no
+      first moment, and rollfast takes one norm for a stack of matrices.
     """
     inner = optax.with_extra_args_support(inner)
     axes = () if axis_name is None else (axis_name,)
