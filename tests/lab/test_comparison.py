@@ -302,6 +302,7 @@ def test_dead_weights_are_told_of_rules_that_move_by_the_learning_rate(task):
     assert report.dead_steps(comparison_of(task, sgd)) == []
     assert {name for name, rule in RULES.items() if not rule.moves_by_rate} == {
         *("tiger", "lion_tanh", "lion_l15", "lion_rows", "lion_top", "lion_polar"),
+        *("lionh", "adamh"),
         *("lamb", "ralars", "lars", "sgd"),
     }
 
