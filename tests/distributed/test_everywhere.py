@@ -35,7 +35,7 @@ SUMMING = {
 COUNTING = {
     *("shape_top_k_sign", "shape_by_shape", "signum_scaled", "cautious_lion"),
     *("soft_signum", "scale_free_soft_signum", "stochastic_signum"),
-    *("cautious_count", "cautious_mean", "cautious_mean_1e-3", "cautious_sign_bits"),
+    *("cautious_count", "cautious_sign_bits"),
 }
 # What asks whether all gradients are finite asks every device, given the axes.
 ASKING = {"with_finite_guard", "with_spike_guard", "with_loss_scale_dynamic", "with_metrics"}
@@ -205,6 +205,9 @@ LINKS = {
     *("apply_proximal_weight_decay", "scale_by_nesterov_adam", "scale_by_rectified_adam"),
     *("scale_by_student_t", "scale_by_adan", "scale_by_ademamix", "scale_by_trust_ratio"),
     *("scale_by_lars_ratio", "project_to_tangent", "clip_by_leaf_norm"),
+    *("variance_reduced_gradient", "scale_by_parameter_rms", "orthogonalize"),
+    *("scale_by_lion_muon", "scale_by_alternating_rate"),
+    *(name for name in ENTRIES if name.startswith(("shape_", "add_decoupled_weight_decay_"))),
 }
 CASES = [
     *((name, "plain") for name in ENTRIES if name not in LINKS),
