@@ -144,6 +144,28 @@ def map_leaves(
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(count))
 
 
+def map_by_rule(
+    rules: Sequence[LeafRule | None],
+    leaves: Sequence[Leaf],
+    *read: Sequence[Leaf],
+    **hyperparameters: Any,
+) -> list[Leaf]:
+    """Maps over each leaf a rule of its own, as `map_leaves` does; those without a rule stay.
+
+    Args:
+      rules: the rule of each leaf, or None.
+      leaves: to replace; None stays None.
+      *read: further leaves that the rules read.
+      **hyperparameters: as in `map_leaves`.
+    """
+    new = list(leaves)
+    for rule in [rule for rule in dict.fromkeys(rules) if rule is not None]:
+        chosen = [x if own is rule else None for x, own in zip(leaves, rules, strict=True)]
+        (moved,) = map_leaves(rule, (chosen,), tuple(map(list, read)), **hyperparameters)
+        new = [x if y is None else y for x, y in zip(new, moved, strict=True)]
+    return new
+
+
 class PerLeaf(list[Leaf]):
     """Something for each leaf of the first tree, in their order, None included.
 

@@ -13,7 +13,7 @@ from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.checks import check_has_params, path_of
 from lion_jax._core.dtypes import at_least_float32
 from lion_jax._core.kinds import MASK, NON_NEGATIVE, SUMMED_AXES, TRANSFORMATION
-from lion_jax._core.leafwise import map_leaves
+from lion_jax._core.leafwise import map_by_rule
 from lion_jax._core.leaves import is_none, is_weight
 from lion_jax._core.missing import gradients_of_weights
 from lion_jax._core.rule import combinator, number
@@ -117,32 +117,31 @@ def hyperball(
 
     def update_fn(updates, state, params=None, **extra_args):
         params = check_has_params(params, "hyperball")
-        gradients, _ = gradients_of_weights(updates, params)
+        present, _ = gradients_of_weights(updates, params)
         directions, inner_state = _inner.update(
             inner, updates, state.inner_state, params, **extra_args
         )
         leaves, treedef = jax.tree.flatten(directions, is_leaf=is_none)
-        columns = [treedef.flatten_up_to(tree) for tree in (gradients, params, state.radius)]
+        gradients, weights, radii = map(treedef.flatten_up_to, (present, params, state.radius))
         held = _held(where, params)
         eta = number(learning_rate)
-        new = leaves
-        for rule, is_held in ((_turn, True), (_step, False)):
-            chosen = [
-                _widened(u) if g is not None and u is not None and bool(h) == is_held else None
-                for u, g, h in zip(leaves, columns[0], held, strict=True)
-            ]
-            (moved,) = map_leaves(rule, (chosen,), tuple(columns[1:]), eta=eta, axes=axes)
-            new = [
-                u if x is None else _as_updates_of(x, p)
-                for u, x, p in zip(new, moved, columns[1], strict=True)
-            ]
+        rules = [
+            None if u is None or g is None else _turn if is_held else _step
+            for u, g, is_held in zip(leaves, gradients, held, strict=True)
+        ]
+        wide = [u if r is None else _widened(u) for u, r in zip(leaves, rules, strict=True)]
+        moved = map_by_rule(rules, wide, weights, radii, eta=eta, axes=axes)
+        new = [
+            u if r is None else _as_updates_of(u, p)
+            for u, r, p in zip(moved, rules, weights, strict=True)
+        ]
         return treedef.unflatten(new), HyperballState(state.radius, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _held(where: Mask, params: optax.Params) -> list[bool]:
-    """Whether each leaf is held, None included."""
+    """Tells of each leaf whether it is held, None included."""
     leaves = jax.tree.leaves(params, is_leaf=is_none)
     if where is None:
         return [p is not None and is_weight(p) and jnp.ndim(p) > 1 for p in leaves]

@@ -39,7 +39,7 @@ class SpikeGuardState(NamedTuple):
 
 
 class SpikeStatistics(NamedTuple):
-    """What :func:`spike_statistics` reads: the past that the next step is compared with.
+    """The past that the next step is compared with, as :func:`spike_statistics` reads it.
 
     Attributes:
       loss_mean: mean of the losses in the window, of shape (); 0 of an empty one.

@@ -77,7 +77,7 @@ def lion_k(
       <https://arxiv.org/abs/2310.05898>`_, 2023. The authors mix the new momentum,
       :math:`\beta_n m_t + (1 - \beta_n) g_t`, whose decay rate is :math:`\beta_p`: that is
       :math:`\beta_2 = \beta_p` and :math:`\beta_1 = \beta_n \beta_p` here. Their experiments, with
-      toy problems, ImageNet and GPT-2, check the theory; they rank no shapes.
+      toy problems, ImageNet and GPT-2, check the theory.
     """
     return chain(
         interpolate_momentum(b1, b2, mu_dtype),

@@ -68,7 +68,7 @@ def tiger(
       Su, `Tiger: A Tight-fisted Optimizer <https://github.com/bojone/tiger>`_, 2023: its code. Its
       accumulation over k micro-steps is ``lion_jax.with_accumulation(tiger(...), k)``, to the last
       digit; where a gradient is NaN, it shrinks the tensor by 1 %, here
-      :func:`lion_jax.with_finite_guard` skips the step. Its evidence: one curve of a language model
+      :func:`lion_jax.with_finite_guard` skips the step. Its evidence: a picture in its README,
       beside Lion and AdamW.
     """
     return chain(

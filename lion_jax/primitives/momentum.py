@@ -121,7 +121,7 @@ def scale_by_sign_momentum(
 
 
 def moment(mu_dtype: DType | None) -> dict[str, Callable[..., Any]]:
-    """What the momentum starts from, for `leafwise`."""
+    """The start of a momentum, for `leafwise`."""
     return {"mu": functools.partial(zeros_like, dtype=mu_dtype)}
 
 

@@ -123,7 +123,7 @@ def orthogonalize(
 
 
 class _Options(NamedTuple):
-    """What is known before tracing, as in `orthogonalize`."""
+    """Arguments of `orthogonalize` that are known before tracing."""
 
     steps: int
     coefficients: tuple[float, ...]

@@ -9,7 +9,7 @@ import optax
 from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.checks import check_has_params
 from lion_jax._core.kinds import NON_NEGATIVE
-from lion_jax._core.leafwise import PerLeaf, map_leaves
+from lion_jax._core.leafwise import PerLeaf, map_by_rule
 from lion_jax._core.leaves import is_none
 from lion_jax._core.paths import path_of_each
 from lion_jax._core.rule import primitive
@@ -65,11 +65,7 @@ def scale_by_parameter_rms(
         params = check_has_params(params, "scale_by_parameter_rms")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         weights, rules = treedef.flatten_up_to(params), rules_of(params)
-        for rule in (_by_tensor, _by_row, _half):
-            chosen = [u if r is rule else None for u, r in zip(leaves, rules, strict=True)]
-            (scaled,) = map_leaves(rule, (chosen,), (weights,), min_rms=min_rms)
-            leaves = [u if x is None else x for u, x in zip(leaves, scaled, strict=True)]
-        return treedef.unflatten(leaves), state
+        return treedef.unflatten(map_by_rule(rules, leaves, weights, min_rms=min_rms)), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 
@@ -80,7 +76,7 @@ def not_bias_or_gain(params: optax.Params) -> PerLeaf:
 
 
 def rules_of(params: optax.Params) -> list[LeafRule]:
-    """What scales each leaf, by its path."""
+    """The rule of each leaf, by its path."""
     return [
         _half if _BIAS.search(path) else _by_row if _EMBEDDING.search(path) else _by_tensor
         for path in path_of_each(params)

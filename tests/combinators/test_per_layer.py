@@ -39,6 +39,13 @@ LAYERWISE = {
     "orthogonalize": lion_jax.lion_k(0.1, primitives.orthogonalize()),
     "lion_muon": lion_jax.lion_muon(0.1, weight_decay=0.1),
     "hyperball": lion_jax.hyperball(optax.scale_by_adam(), 0.1),
+    "scale_by_lars_ratio": primitives.scale_by_lars_ratio(0.5, 0.1),
+    "project_to_tangent": primitives.project_to_tangent(optax.trace(0.5), 1.0),
+    "scale_by_student_t": primitives.scale_by_student_t(eps=1e-3),
+    "keras_lion": compat.keras.lion(0.1, clipnorm=0.5),
+    "holocron_lars": compat.holocron.lars(0.1),
+    "holocron_ralars": compat.holocron.ralars(0.1),
+    "holocron_tadam": compat.holocron.tadam(0.1, eps=1e-3),
     "holocron_lamb": compat.holocron.lamb(0.1),
     "holocron_adamp": compat.holocron.adamp(0.1),
     "optax_lamb": optax.lamb(0.1),
@@ -99,7 +106,16 @@ def test_the_layerwise_rules_differ_without_it():
 
 
 @pytest.mark.parametrize("layers", ["sharded", "whole"])
-@pytest.mark.parametrize("name", ["lamb", "orthogonalize", "hyperball", "tadam"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lamb", "orthogonalize", "hyperball", "tadam"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("lars", "ralars", "adamp", "clip_by_leaf_norm", "scale_by_trust_ratio")
+        ),
+    ],
+)
 def test_eight_devices_equal_one(name, layers):
     tx = lion_jax.per_layer(LAYERWISE[name], WHERE)
     start = single(START)

@@ -18,7 +18,7 @@ VARIANTS = {"finite": "numpy_finite", "accepted": "numpy_accepted", "all": "nump
 
 
 def skips(name, keep):
-    """Which steps of the series are skipped, and the statistics before each."""
+    """Tells which steps of the series are skipped, and gives the statistics before each."""
     window, factor = SERIES[name]
     with np.load(FILE) as file:
         losses, norms = file[f"{name}/loss"], file[f"{name}/grad_norm"]
