@@ -3,6 +3,9 @@
 import io
 import os
 import sys
+from typing import NoReturn
+
+from lion_jax._interruption import heard
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -14,9 +17,10 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shows a question mark
     try:
-        from lion_jax.lab import cli
+        with heard(_leave):  # what is imported here may swallow an exception
+            from lion_jax.lab.cli import main as run
 
-        return cli.main()
+            return run()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lion_jax"):
             raise
@@ -24,9 +28,14 @@ def main() -> int:
             f"lion-jax: {error.name} is missing; try: pip install 'lion-jax[lab]'", file=sys.stderr
         )
         return 2
-    except KeyboardInterrupt:
-        print("lion-jax: interrupted; nothing was written", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # an orderly exit would wait for the interrupted program to end
+    except KeyboardInterrupt as interruption:
+        return _leave(str(interruption))
+
+
+def _leave(said: str = "") -> NoReturn:
+    """Ends at once: an orderly exit would wait for the interrupted program to end."""
+    print(f"lion-jax: {said or 'interrupted; nothing was written'}", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

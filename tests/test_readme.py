@@ -31,6 +31,7 @@ def test_it_is_short():
         "docs/many-chips.md",
         "docs/state.md",
         "docs/finding-a-learning-rate.md",
+        pytest.param("docs/your-model.md", marks=pytest.mark.slow),
     ],
 )
 def test_its_python_runs(page):

@@ -2,24 +2,34 @@
 
 import difflib
 import math
+import numbers
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 _SMALLEST, _LARGEST = 1e-37, 1e38  # what float32 holds
+_MOST_NAMED = 20
 
 
 class RequestError(ValueError):
     """A request that cannot be met as asked; the message says what is possible."""
 
 
-def known(kind: str, name: Any, table: dict[str, Any]) -> str:
+def known(kind: str, name: Any, table: Iterable[str]) -> str:
     """The name, refused with its nearest neighbour if the table does not have it."""
-    if not isinstance(name, str) or name not in table:
-        close = difflib.get_close_matches(name, table, n=1) if isinstance(name, str) else []
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise RequestError(f"unknown {kind} {name!r}{hint} Possible: {', '.join(table)}")
-    return name
+    names = list(table)
+    if isinstance(name, str) and name in names:
+        return name
+    close = _close(name, names) if isinstance(name, str) else None
+    hint = f"; did you mean {close!r}?" if close else "."
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    possible = ", ".join(names[:_MOST_NAMED])
+    raise RequestError(f"unknown {kind} {name!r}{hint} Possible: {possible}{more}")
+
+
+def _close(name: str, names: list[str]) -> str | None:
+    """A name that begins so, else the most similar one: `adam` means no `tadam`."""
+    longer = [known for known in names if name and known.startswith(name)]
+    return next(iter(longer or difflib.get_close_matches(name, names, n=1)), None)
 
 
 def check_whole(name: str, value: Any, least: int, most: float = math.inf, why: str = "") -> None:
@@ -33,7 +43,7 @@ def check_whole(name: str, value: Any, least: int, most: float = math.inf, why: 
 
 def check_rate(name: str, value: Any) -> None:
     """Refuses what is no learning rate > 0 in float32."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise RequestError(f"{name} must be a number; got {value!r}")
-    if not _SMALLEST <= value <= _LARGEST:  # NaN too
-        raise RequestError(f"{name} must be in [{_SMALLEST}, {_LARGEST}]; got {value:g}")
+    if not _SMALLEST <= float(value) <= _LARGEST:  # NaN too
+        raise RequestError(f"{name} must be in [{_SMALLEST}, {_LARGEST}]; got {float(value):g}")

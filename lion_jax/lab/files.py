@@ -1,4 +1,4 @@
-"""Writing pictures and records: all of them or nothing."""
+"""Writing results: all files of one or none, each whole at any moment."""
 
 import contextlib
 import csv
@@ -7,14 +7,11 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import optax
-
-import lion_jax
+from lion_jax.lab.errors import RequestError
 
 
 def write(folder: Path, writers: dict[str, Callable[[Path], None]]) -> list[Path]:
@@ -28,19 +25,36 @@ def write(folder: Path, writers: dict[str, Callable[[Path], None]]) -> list[Path
       The paths written.
 
     Raises:
-      OSError: the folder or a file in it cannot be written; nothing was.
+      RequestError: the folder or a file in it cannot be written; nothing was.
     """
     check_writable(folder, writers)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        drafts = [Path(scratch) / name for name in writers]
-        for draft, writer in zip(drafts, writers.values(), strict=True):
-            writer(draft)
-        return [draft.replace(folder / draft.name) for draft in drafts]
+    with _said_in_a_line(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            drafts = [Path(scratch) / name for name in writers]
+            for draft, writer in zip(drafts, writers.values(), strict=True):
+                writer(draft)
+            return [draft.replace(folder / draft.name) for draft in drafts]
 
 
 def check_writable(folder: Path, names: Iterable[str]) -> None:
-    """Raises an OSError where `write` could not write; leaves no trace."""
+    """Refuses a folder that `write` could not write to; leaves no trace."""
+    with _said_in_a_line(folder):
+        _try_to_write(folder, names)
+
+
+@contextlib.contextmanager
+def _said_in_a_line(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"cannot write to the output folder {folder} ({error.strerror or error}); "
+            "possible: a folder that exists or can be created, such as --output results"
+        ) from error
+
+
+def _try_to_write(folder: Path, names: Iterable[str]) -> None:
     missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,31 +70,25 @@ def check_writable(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    """A line for each row, under the names of the first."""
+    """A line for each row, under all the names that rows have."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(file, fieldnames=list(names))
         writer.writeheader()
         writer.writerows(rows)
 
 
 def write_json(document: Any, path: Path) -> None:
-    """A document in strict JSON."""
-    path.write_text(json.dumps(_without_nan(document), indent=1, allow_nan=False) + "\n")
+    """A document in strict JSON, which has null for what is not finite."""
+    path.write_text(json.dumps(finite(document), indent=1, allow_nan=False) + "\n")
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages that every figure depends on."""
-    return {
-        "lion_jax": lion_jax.__version__,
-        "jax": jax.__version__,
-        "optax": optax.__version__,
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    """None for what JSON cannot say: the loss of a diverged run, the error of a single seed."""
+def finite(value: Any) -> Any:
+    """A value as JSON has it: null for NaN, text for an infinity."""
     if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
+        return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

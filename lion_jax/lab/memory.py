@@ -29,3 +29,11 @@ def available_bytes(device: Any) -> int | None:
     if limit.exists() and limit.read_text().strip() != "max":
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
+
+
+def fits(compiled: Any) -> bool:
+    """Tells whether a compiled program's results and temporaries fit into what is free."""
+    needed, free = compiled.memory_analysis(), available_bytes(jax.devices()[0])
+    if needed is None or free is None:
+        return True
+    return needed.temp_size_in_bytes + needed.output_size_in_bytes < 0.9 * free

@@ -1,55 +1,133 @@
-"""The progress of commands, told on standard error: in bars on a terminal, else in lines."""
+"""The progress of long work: bars on a terminal, lines in a notebook or a log."""
 
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+_TOO_EARLY = 0.02
+"""Before this share of the work nobody knows how long the rest takes."""
+
+
+class Progress(NamedTuple):
+    """What runs, how far it is, and what remains.
+
+    Attributes:
+      stage: what runs, such as a rule's name.
+      place: its place among all stages, from 1.
+      stages: how many there are.
+      done: what is done of the stage, such as steps; 0 while it compiles.
+      total: what there is to do in it.
+      remaining: about how many seconds all that remains takes; None while nobody knows.
+    """
+
+    stage: str
+    place: int
+    stages: int
+    done: int
+    total: int
+    remaining: float | None
+
+
+OnProgress = Callable[[Progress], None]
+Tell = Callable[[str, int, int], None]
+"""What a command calls with a stage, what is done of it and what there is to do."""
+
+
+def teller(on_progress: OnProgress, stages: Sequence[str]) -> Tell:
+    """Tells of stages, with their places and an estimate of what remains."""
+    started = time.monotonic()
+    places = {stage: place for place, stage in enumerate(stages, 1)}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        place = places.setdefault(stage, len(places) + 1)
+        share = (place - 1 + done / total) / len(places)
+        spent = time.monotonic() - started
+        remaining = spent * (1 - share) / share if share > _TOO_EARLY else None
+        on_progress(Progress(stage, place, len(places), done, total, remaining))
+
+    return tell
 
 
 @contextmanager
-def rules(steps: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar for each rule on a terminal, a line for each rule elsewhere."""
-    with _bars() as (console, progress):
-        bars = {}
+def shown(on_progress: OnProgress | None = None) -> Iterator[OnProgress]:
+    """Shows progress, unless somebody else listens: as fits where the program runs.
 
-        def on_progress(name: str, done: int) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=steps, status="")
-            status = "compiling" if done == 0 else f"step {done} of {steps}"
-            progress.update(bars[name], completed=done, status=status)
-            if not console.is_terminal and done in (0, steps):
-                print(f"{name}: {status}", file=sys.stderr, flush=True)
-
-        yield on_progress
-
-
-@contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage on a terminal, a line for each stage elsewhere."""
-    with _bars() as (console, progress):
-        bars = {}
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total, status="")
-                if not console.is_terminal:
-                    print(f"{stage} ({total})", file=sys.stderr, flush=True)
-            progress.update(bars[stage], completed=done, status=f"{done} of {total}")
-
-        yield on_progress
-
-
-@contextmanager
-def _bars() -> Iterator[tuple[Console, Progress]]:
+    Bars on a terminal; lines in a notebook; nothing elsewhere.
+    """
     console = Console(stderr=True)
-    with Progress(
+    if on_progress is not None:
+        yield on_progress
+    elif console.is_terminal and not console.is_jupyter:
+        with _bars(console) as on_bars:
+            yield on_bars
+    elif console.is_jupyter:
+        yield in_lines
+    else:
+        yield silent
+
+
+@contextmanager
+def on_command_line() -> Iterator[OnProgress]:
+    """Bars on a terminal, lines in a log."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield in_lines
+    else:
+        with _bars(console) as on_bars:
+            yield on_bars
+
+
+def silent(progress: Progress) -> None:
+    """Nothing."""
+
+
+def in_lines(progress: Progress) -> None:
+    """A line on standard error for the start and the end of each stage."""
+    if progress.done in (0, progress.total):
+        print(f"{_place(progress)}: {_status(progress)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[OnProgress]:
+    with Bars(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
         console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        yield console, progress
+    ) as bars:
+        tasks = {}
+
+        def on_bars(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(
+                    _place(progress), total=progress.total, status=""
+                )
+            bars.update(tasks[progress.stage], completed=progress.done, status=_status(progress))
+
+        yield on_bars
+
+
+def _place(progress: Progress) -> str:
+    return f"{progress.stage} ({progress.place} of {progress.stages})"
+
+
+def _status(progress: Progress) -> str:
+    done = f"{progress.done} of {progress.total}" if progress.done else "started"
+    remaining = progress.remaining
+    if remaining is None or (progress.place == progress.stages and progress.done == progress.total):
+        return done
+    return f"{done}, about {duration(remaining)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words that suit its size."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

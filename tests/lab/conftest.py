@@ -1,11 +1,14 @@
-"""A task for the tests of the lab."""
+"""Tasks for the tests of the lab, which compile in no time."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lion_jax.lab.tasks import Split, Task
+from lion_jax import lab
+from lion_jax.lab.comparing import run as comparing
+from lion_jax.lab.tasks.task import Labelled
+from lion_jax.lab.training import Outcome, Timing
 
 
 def clusters(examples, seed):
@@ -14,18 +17,50 @@ def clusters(examples, seed):
     y = (np.arange(examples) % 3).astype(np.int32)
     corners = np.array([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]], np.float32)
     noise = rng.standard_normal((examples, 2)).astype(np.float32)
-    return Split(corners[y] + 0.5 * noise, y)
+    return Labelled(corners[y] + 0.5 * noise, y)
 
 
 @pytest.fixture(scope="session")
 def task():
-    """A task that compiles in no time."""
-    return Task(
+    """Three clusters and a linear model."""
+    return lab.classification(
+        lambda key: {"w": jax.random.normal(key, (2, 3)), "b": jnp.zeros((1, 3))},
+        lambda params, x: x @ params["w"] + params["b"],
+        lab.Data(clusters(120, seed=0), clusters(60, seed=1), clusters(60, seed=2)),
         name="triangle",
         description="three clusters and a linear model",
-        init=lambda key: {"w": jax.random.normal(key, (2, 3)), "b": jnp.zeros((1, 3))},
-        logits=lambda params, x: x @ params["w"] + params["b"],
-        train=clusters(120, seed=0),
-        validation=clusters(60, seed=1),
-        test=clusters(60, seed=2),
     )
+
+
+@pytest.fixture(scope="session")
+def line():
+    """Regression without labels: the fewer the loss, the better."""
+    x = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
+    y = x @ np.array([1.0, -2.0, 3.0], np.float32)
+
+    def loss(w, batch, key):
+        del key
+        return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+
+    data = lab.split({"x": x, "y": y})
+    return lab.Task(lambda key: jax.random.normal(key, (3,)), loss, *data, name="line")
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """Lets comparisons make up their runs, always alike; the names of the rules that were run."""
+    ran = []
+
+    def train(task, rule, trials, *, steps, seeds, on_step, **settings):
+        del settings
+        ran.append(rule.name)
+        on_step(steps // 2)
+        shape = len(trials["learning_rate"]), seeds
+        figures = np.random.default_rng([*rule.name.encode(), seeds]).random((5, *shape))
+        loss, validation, test, *dead = figures.astype(np.float32)
+        splits = [dict.fromkeys(task.metrics, x) for x in (validation, test)]
+        curve = np.ones((*shape, min(steps, 100)), np.float32)
+        return Outcome(loss, *splits, loss > 2, *dead, curve), Timing(1.0, 2.0)
+
+    monkeypatch.setattr(comparing, "train", train)
+    return ran

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 import lion_jax
-from lion_jax.lab.rules import RULES
-from lion_jax.lab.tasks import TASKS
-from lion_jax.lab.training import SCHEDULES, batch_indices
+from lion_jax.lab.rules.catalogue import RULES
+from lion_jax.lab.tasks.batches import batches
+from lion_jax.lab.tasks.catalogue import TASKS
+from lion_jax.lab.training import SCHEDULES, seeded
 from lion_jax.precision import with_quantized_state
 
 WARM_UP = 100  # steps until a moment that starts at 0 is filled: 1 - 0.99**100 is 63%
@@ -108,21 +109,22 @@ def test_signs_agree_where_rows_differ_a_hundredfold(name):
 @pytest.mark.parametrize("task", TASKS)
 def test_signs_agree_on_real_gradients(task, name):
     made = TASKS[task]()
-    schedule = SCHEDULES["cosine"](STEPS)
-    lion = RULES["lion"].make(lambda count: RATE * schedule(count), jnp.float32(RATE))
-    x, y = jnp.asarray(made.train.x), jnp.asarray(made.train.y)
-    init_key, order_key = jax.random.split(jax.random.key(0))
-    params = made.init(init_key)
+    lion = RULES["lion"].transformation(jnp.float32(RATE), SCHEDULES["cosine"](STEPS))
+    seeds = jnp.arange(1)
+    keys, feed = seeded(seeds), batches(made, seeds, STEPS + FRESH, 64)
+    params = made.init(keys.init[0])
 
-    def train(carry, batch):
-        params, state = carry
-        gradients = jax.grad(made.loss)(params, x[batch], y[batch])
+    def train(carry, _):
+        params, state, place = carry
+        place, batch = feed.next(place)
+        batch = jax.tree.map(lambda x: x[0], batch)
+        gradients = jax.grad(made.loss)(params, batch, keys.noise[0])
         updates, state = lion.update(gradients, state, params)
-        return (optax.apply_updates(params, updates), state), gradients
+        return (optax.apply_updates(params, updates), state, place), gradients
 
     # The schedule ends at 0: what follows are fresh batches at the parameters of the end.
-    batches = batch_indices(order_key, len(y), STEPS + FRESH, 64)
-    counts = disagreement(STORED[name], train, (params, lion.init(params)), batches, params)
+    start = params, lion.init(params), feed.start(keys.order)
+    counts = disagreement(STORED[name], train, start, jnp.arange(STEPS + FRESH), params)
     along = share(f"{name}, {task}, along the run", counts, params, slice(WARM_UP, STEPS))
     at_end = share(f"{name}, {task}, at its end", counts, params, slice(STEPS, STEPS + FRESH))
     assert along <= ALLOWED[name]

@@ -1,0 +1,1 @@
+"""`lion-jax compare`: which rule does best on a task, each at its best."""

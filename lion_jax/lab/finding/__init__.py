@@ -1,0 +1,1 @@
+"""`lion-jax find`: a learning rate to begin with, from one short run."""

@@ -1,0 +1,1 @@
+"""`lion-jax list`: the names that the other commands know."""

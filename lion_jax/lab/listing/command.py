@@ -1,0 +1,29 @@
+"""The arguments of `lion-jax list`, and what it prints."""
+
+import argparse
+
+NAME = "list"
+HELP = "name the tasks, rules, models and topologies"
+DESCRIPTION = "Name what --task, --rules, --model and --topology know, with a line on each."
+KINDS = ("tasks", "rules", "models", "topologies")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what this command takes."""
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; or all")
+    parser.add_argument("--plain", action="store_true", help="names alone, one in a line")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the names."""
+    from lion_jax.lab.errors import known
+    from lion_jax.lab.listing.names import sections
+    from lion_jax.lab.runner import console
+
+    kinds = [known("kind", kind, KINDS) for kind in options.kinds] or list(KINDS)
+    for section in sections(kinds):
+        if options.plain:
+            print("\n".join(section.names))
+        else:
+            console().print(section.table())
+    return 0

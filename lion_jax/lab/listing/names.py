@@ -1,0 +1,72 @@
+"""The names that commands know, by kind."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from rich.table import Table
+
+from lion_jax.lab.costing.models import MODELS
+from lion_jax.lab.costing.names import GENERATIONS
+from lion_jax.lab.errors import RequestError
+from lion_jax.lab.rules.catalogue import AMONG_REPLICAS, IN_FEWER_BYTES, IN_FLOAT32
+from lion_jax.lab.rules.rule import Rule
+from lion_jax.lab.tasks.catalogue import TASKS
+from lion_jax.lab.tasks.task import Task
+
+
+class Section(NamedTuple):
+    """Names of a kind.
+
+    Attributes:
+      title: what they are.
+      columns: what there is to say of each.
+      rows: a name and what is said of it.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names alone."""
+        return [row[0] for row in self.rows]
+
+    def table(self) -> Table:
+        """The names with what is said of them."""
+        table = Table(*self.columns, title=self.title, title_justify="left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def sections(kinds: Sequence[str]) -> Iterator[Section]:
+    """The sections of some kinds."""
+    if "tasks" in kinds:
+        yield Section("Tasks", ("task", "what it is"), [(n, _task(m)) for n, m in TASKS.items()])
+    if "rules" in kinds:
+        rows = [
+            (r.name, r.description, "{:g} to {:g}".format(*r.learning_rates))
+            for r in IN_FLOAT32.values()
+        ]
+        yield Section("Rules", ("rule", "what is fixed", "learning rates"), rows)
+        yield _rules("In fewer bytes", IN_FEWER_BYTES)
+        yield _rules("Among replicas, for compare", AMONG_REPLICAS)
+    if "models" in kinds:
+        models = [(name, model.description) for name, model in MODELS.items()]
+        yield Section("Models, for cost", ("model", "what it is"), models)
+    if "topologies" in kinds:
+        slices = [(f"{n}:{s}", f"TPU {n}") for n, of in GENERATIONS.items() for s in of.shapes]
+        yield Section("Topologies, for cost", ("topology", "what it is"), slices)
+
+
+def _rules(title: str, rules: Mapping[str, Rule]) -> Section:
+    return Section(title, ("rule", "what it is"), [(r.name, r.description) for r in rules.values()])
+
+
+def _task(make: Callable[[], Task]) -> str:
+    """The description of a task, or the reason why this machine does not have it."""
+    try:
+        return make().description
+    except RequestError as error:
+        return str(error)

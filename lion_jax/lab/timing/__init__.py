@@ -1,0 +1,1 @@
+"""`lion-jax bench`: a step of each optimizer timed on this machine, side by side."""

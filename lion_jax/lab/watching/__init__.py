@@ -1,0 +1,1 @@
+"""`lion-jax watch`: what a rule does, step by step."""

@@ -1,0 +1,157 @@
+"""Programs whose bytes are known are counted right: as recorded, and compiled anew."""
+
+import importlib.util
+
+import pytest
+from lab.costing.known import FUSED, KNOWN, MIB, compiled, recorded
+
+from lion_jax.lab.costing import hlo, traffic
+from lion_jax.lab.costing.names import parse
+from lion_jax.lab.costing.wires import Torus, sent
+
+BY_NAME = {known.name: known for known in KNOWN}
+SCALARS = 256 / MIB  # counters and such
+TEXTS = [
+    pytest.param(recorded, id="recorded"),
+    pytest.param(
+        compiled,
+        id="compiled",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                importlib.util.find_spec("libtpu") is None,
+                reason="needs libtpu, from the extra pods",
+            ),
+        ],
+    ),
+]
+
+
+def count(known, text):
+    return traffic.count(hlo.parse(text(known)))
+
+
+def torus_of(known):
+    generation, extents = parse(known.topology)
+    return Torus(extents, generation.wraps(extents))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+def test_what_goes_through_memory_is_what_counting_by_hand_says(known, text):
+    moved = count(known, text).most
+    assert moved.read / MIB == pytest.approx(known.read, abs=SCALARS)
+    assert moved.written / MIB == pytest.approx(known.written, abs=SCALARS)
+    assert moved.in_tiles / MIB == pytest.approx(known.read + known.written, rel=1e-3)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+def test_what_is_sent_is_what_the_formulas_say(known, text):
+    collectives = count(known, text).collectives
+    assert tuple(c.kind for c in collectives) == known.kinds
+    exchanges = [sent(c, torus_of(known)) for c in collectives]
+    assert sum(s.nbytes for s in exchanges) / MIB == pytest.approx(known.sent)
+    assert sum(s.hop_bytes for s in exchanges) / MIB == pytest.approx(known.crossed)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_reduce_scatter_fused_from_an_all_reduce_is_one(text):
+    counted = count(FUSED, text)
+    first, *rest = counted.collectives
+    assert first.kind == "reduce-scatter"
+    assert {c.kind for c in rest} <= {"collective-permute"}  # of what the padding misplaced
+    # 512 rows of padding to 16384; the permutation moves at most two of sixteen parts.
+    least = FUSED.sent * MIB
+    total = sum(sent(c, torus_of(FUSED)).nbytes for c in counted.collectives)
+    assert least <= total <= least * (1 + 512 / 16384 + 2 / 15)
+    assert counted.most.read / MIB == pytest.approx(FUSED.read, rel=1e-4)
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_named():
+    assert count(BY_NAME["who_knows_how_often"], recorded).unknown_loops == ("jit(<lambda>)/while",)
+    assert count(BY_NAME["five_times"], recorded).unknown_loops == ()
+
+
+def test_the_cheapest_branch_is_counted_beside_the_dearest():
+    counted = count(BY_NAME["sometimes"], recorded)
+    assert counted.least.total / MIB == pytest.approx(0, abs=SCALARS)
+    assert counted.most.total / MIB == pytest.approx(128, abs=SCALARS)
+
+
+def test_a_collective_in_a_loop_runs_as_often_as_the_loop():
+    (permutation,) = count(BY_NAME["five_permutations"], recorded).collectives
+    assert permutation.times == 5
+    assert permutation.operand_bytes == 32 * MIB
+    assert permutation.dtypes == ("f32",)
+    assert permutation.source.endswith("ppermute")
+
+
+BRANCHES = """HloModule branches, is_scheduled=true
+
+%sends (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %r = f32[8,128]{1,0} all-reduce(%p), replica_groups={}
+}
+
+%moves (q: f32[8,128]) -> f32[8,128] {
+  %q = f32[8,128]{1,0} parameter(0)
+  %s = f32[]{:S(6)} reduce(%q)
+  %t = f32[]{:S(6)} all-reduce(%s), replica_groups={}
+  %m = f32[8,128]{1,0} multiply(%q, %t)
+  ROOT %o = f32[8,128]{1,0} copy(%m)
+}
+
+ENTRY %main (i: s32[], a: f32[8,128]) -> f32[8,128] {
+  %i = s32[]{:S(6)} parameter(0)
+  %a = f32[8,128]{1,0} parameter(1)
+  ROOT %c = f32[8,128]{1,0} conditional(%i, %a, %a), branch_computations={%sends, %moves}
+}
+"""
+
+
+def test_the_branch_that_sends_most_is_counted_be_it_the_cheapest_or_not():
+    nbytes = 8 * 128 * 4
+    counted = traffic.count(hlo.parse(BRANCHES))
+    assert (counted.most.total, counted.least.total) == (5 * nbytes, 2 * nbytes)
+    assert [c.operand_bytes for c in counted.collectives] == [nbytes]
+    fewest = traffic.count(hlo.parse(BRANCHES), lambda c: -c.operand_bytes)
+    assert [c.operand_bytes for c in fewest.collectives] == [4]
+
+
+WRAPPED = """HloModule wrapped, is_scheduled=true
+
+%gathering (p: f32[8,128]) -> f32[16,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %all-gather.1 = f32[16,128]{1,0:T(8,128)} all-gather(%p), replica_groups={{0,1},{2,3}}
+}
+
+%copying (q: f32[16,128]) -> f32[16,128] {
+  %q = f32[16,128]{1,0:T(8,128)} parameter(0)
+  ROOT %copy.1 = f32[16,128]{1,0:T(8,128)S(1)} copy(%q)
+}
+
+ENTRY %main (a: f32[8,128]) -> f32[16,128] {
+  %a = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %s = ((f32[8,128]{1,0}), f32[16,128]{1,0}, u32[]{:S(2)}) async-start(%a), calls=%gathering
+  %d = f32[16,128]{1,0:T(8,128)} async-done(%s)
+  %g = (f32[8,128]{1,0}, f32[16,128]{1,0:S(1)}) all-gather-start(%a), replica_groups={}
+  %h = f32[16,128]{1,0:S(1)} all-gather-done(%g)
+  %c = f32[16,128]{1,0:S(1)} call(%d), to_apply=%copying
+  %t = (f32[16,128]{1,0}, f32[16,128]{1,0:S(1)}) tuple(%d, %h)
+  %r = (f32[16,128]{1,0}, f32[16,128]{1,0}) all-reduce(%t), replica_groups=[2,2]<=[4]
+  ROOT %o = f32[16,128]{1,0} get-tuple-element(%r), index=0
+}
+"""
+
+
+def test_what_is_wrapped_or_in_tuples_counts_like_what_is_not():
+    small, large = 8 * 128 * 4, 16 * 128 * 4
+    counted = traffic.count(hlo.parse(WRAPPED))
+    # Twice the gather, once of it into the chip; the copy; the half of the tuple that is in HBM.
+    assert counted.most.read == small + small + large + large
+    assert counted.most.written == large + 0 + 0 + 2 * large
+    kinds = [(c.kind, c.operand_bytes) for c in counted.collectives]
+    assert kinds == [("all-gather", small), ("all-gather", small), ("all-reduce", 2 * large)]
+    ring = Torus((4,), (True,))
+    assert [sent(c, ring).nbytes for c in counted.collectives] == [small, 3 * small, 2 * large]
