@@ -109,7 +109,9 @@ def _bars(console: Console) -> Iterator[OnProgress]:
                 tasks[progress.stage] = bars.add_task(
                     _place(progress), total=progress.total, status=""
                 )
-            bars.update(tasks[progress.stage], completed=progress.done, status=_status(progress))
+            is_over = progress.done == progress.total  # what remained then is stale at once
+            of = progress._replace(remaining=None) if is_over else progress
+            bars.update(tasks[of.stage], completed=of.done, status=_status(of))
 
         yield on_bars
 

@@ -371,7 +371,7 @@ def test_a_shell_completes_commands_and_options(shell, capsys):
         ["--help"],
         ["--version"],
         ["--completion", "bash"],
-        ["list"],
+        pytest.param(["list"], marks=pytest.mark.slow),
         pytest.param(["list", "--plain"], marks=pytest.mark.slow),
         pytest.param(["compare", *QUICK, "--rules", "sgd"], marks=pytest.mark.slow),
     ],

@@ -99,6 +99,7 @@ def test_contenders_take_turns_in_random_order(log):
     assert len({tuple(turns) for turns in rounds[:, :, 0]}) > 3
 
 
+@pytest.mark.slow
 def test_who_cannot_run_is_said_with_the_reason(log):
     result = benchmark(**SMALL)
     assert result.left_out == {"lion (bitsandbytes)": "No GPU found"}
@@ -201,6 +202,7 @@ def test_what_was_saved_is_loaded(log, tmp_path):
     assert loaded.measurements[0].compile_seconds.tolist() == [[1.0, 2.0]]
 
 
+@pytest.mark.slow
 def test_progress_names_the_stages(log):
     told = []
     benchmark(**SMALL, on_progress=told.append)

@@ -226,6 +226,7 @@ def test_rates_that_nobody_gave_are_tuned(watched):
     assert watched.seen.settings["tuned"] == ["lion"]
 
 
+@pytest.mark.slow
 def test_what_a_rule_tunes_besides_is_tuned_with_it_or_stays_at_the_middle(task, monkeypatch):
     def tune(task, rules, **settings):
         best = types.SimpleNamespace(rule="tuned", chosen={"learning_rate": 0.1, "momentum": 0.5})
@@ -505,6 +506,7 @@ def test_a_rule_of_several_replicas_is_refused_as_its_name_is(task):
         lab.watch(task, AMONG_REPLICAS["lion_vote_2"], learning_rate=0.01, **SMALL)
 
 
+@pytest.mark.slow
 def test_a_rate_can_be_given_to_a_rule_with_arguments(task, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(TASKS, "digits", lambda: task)
     rule = "lion(b1=0.95,b2=0.98)"

@@ -234,9 +234,11 @@ class Comparison(Report):
         """
         sizes, metric = self.task["examples"], self.metric
         if self.against is None:
+            within = self.results[0].good_within
+            close = f"{GOOD_WITHIN:.0%}" if within is None else f"{within:g}"
             notes = (
-                f"Good rates: validation {metric} close to the rule's best. Stored: weights + "
-                "state. Seconds include compilation."
+                f"Good rates: validation {metric} within {close} of the rule's best. Stored: "
+                "weights + state. Seconds include compilation."
             )
         else:
             notes = (

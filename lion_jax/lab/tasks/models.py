@@ -59,8 +59,8 @@ def task_of(
       >>> task = lab.task_of(
       ...     lambda key: nnx.Linear(3, 1, rngs=nnx.Rngs(key)), loss, lab.split((x, x[:, :1]))
       ... )
-      >>> lab.compare(task, ["lion", "sgd"], steps=50, seeds=2, learning_rates=3).best.rule
-      'sgd'
+      >>> task
+      Task('task', {'train': 300, 'validation': 100, 'test': 100}, loss)
     """
     data = Data(*data)
     batch = data.train(0) if callable(data.train) else jax.tree.map(lambda x: x[:2], data.train)

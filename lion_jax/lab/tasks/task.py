@@ -91,8 +91,8 @@ class Task:
       >>> def loss(w, batch, key):
       ...     return jnp.mean((batch[0] @ w - batch[1]) ** 2)
       >>> task = lab.Task(lambda key: jnp.zeros(3), loss, *data, name="line")
-      >>> lab.compare(task, ["lion", "sgd"], steps=50, seeds=2).best.rule
-      'sgd'
+      >>> lab.compare(task, "sgd", steps=50, seeds=1, learning_rates=3).best.best_learning_rate
+      0.0948...
     """
 
     init: Callable[[jax.Array], Any]
