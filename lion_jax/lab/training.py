@@ -141,6 +141,7 @@ def train(
     and trial. `on_step` hears now and then how many steps are done.
     """
     values = {name: tried.astype(np.float32) for name, tried in trials.items()}
+    count = len(values["learning_rate"])
     started = time.perf_counter()
     shape = SCHEDULES[schedule](steps)
     done, runs = 0, 1
@@ -148,7 +149,7 @@ def train(
     def on_step_of_piece(t: int) -> None:
         on_step((done * steps + t) // runs)
 
-    pieces = _pieces(len(values["learning_rate"]), seeds, batch_size)
+    pieces = _pieces(count, seeds, batch_size)
     compiled, at_once, seeds_at_once = None, 0, 0
     for at_once, seeds_at_once, examples_at_once in pieces:
         some = {name: tried[:at_once] for name, tried in values.items()}
@@ -159,19 +160,15 @@ def train(
     compile_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
-    parts = []
-    all_rows, all_seeds = (
-        _chunks(len(values["learning_rate"]), at_once),
-        _chunks(seeds, seeds_at_once),
-    )
-    runs = len(all_rows) * len(all_seeds)
-    for rows in all_rows:
+    parts, chunks_of_seeds = [], _chunks(seeds, seeds_at_once)
+    runs = len(_chunks(count, at_once)) * len(chunks_of_seeds)
+    for rows in _chunks(count, at_once):
         some, across = {name: tried[rows] for name, tried in values.items()}, []
-        for numbers in all_seeds:
+        for numbers in chunks_of_seeds:
             across.append(run_interruptibly(compiled, some, numbers))
             done += 1
         parts.append(jax.tree.map(lambda *x: np.concatenate(x, 1)[:, :seeds], *across))
-    outcome = jax.tree.map(lambda *x: np.concatenate(x)[: len(trials["learning_rate"])], *parts)
+    outcome = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
     return Outcome(**outcome), Timing(compile_seconds, time.perf_counter() - started)
 
 
