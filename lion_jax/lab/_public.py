@@ -2,10 +2,10 @@
 
 from lion_jax.lab.comparing.report import Comparison as Comparison
 from lion_jax.lab.comparing.run import compare as compare
-from lion_jax.lab.costing.figures import PodCost as PodCost
-from lion_jax.lab.costing.report import PodCosts as PodCosts
-from lion_jax.lab.costing.run import cost as cost
-from lion_jax.lab.costing.run import pod_cost as pod_cost
+from lion_jax.lab.cost.figures import PodCost as PodCost
+from lion_jax.lab.cost.report import PodCosts as PodCosts
+from lion_jax.lab.cost.run import cost as cost
+from lion_jax.lab.cost.run import pod_cost as pod_cost
 from lion_jax.lab.errors import RequestError as RequestError
 from lion_jax.lab.finding.report import Finding as Finding
 from lion_jax.lab.finding.run import find as find

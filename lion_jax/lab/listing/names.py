@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from lion_jax.lab.costing.models import MODELS
-from lion_jax.lab.costing.names import GENERATIONS
+from lion_jax.lab.cost.names import GENERATIONS
+from lion_jax.lab.cost.published import MODELS
 from lion_jax.lab.errors import RequestError
 from lion_jax.lab.rules.catalogue import AMONG_REPLICAS, IN_FEWER_BYTES, IN_FLOAT32
 from lion_jax.lab.rules.rule import Rule

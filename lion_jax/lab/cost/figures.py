@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from lion_jax.lab.costing.floors import Floors
-from lion_jax.lab.costing.telling import Costs
-from lion_jax.lab.costing.traffic import Collective, Traffic
-from lion_jax.lab.costing.wires import Sent
+from lion_jax.lab.cost.floors import Floors
+from lion_jax.lab.cost.telling import Costs
+from lion_jax.lab.cost.traffic import Collective, Traffic
+from lion_jax.lab.cost.wires import Sent
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from lion_jax.lab.costing import hlo
-from lion_jax.lab.costing.steps import Step
+from lion_jax.lab.cost import hlo
+from lion_jax.lab.cost.steps import Step
 
 _SIGN_BYTES = math.log2(3) / 8  # of a sign: -1, 0 or 1
 

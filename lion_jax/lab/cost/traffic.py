@@ -4,9 +4,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from lion_jax.lab.costing.accesses import reads, writes
-from lion_jax.lab.costing.hlo import Array, Computation, Instruction, Program
-from lion_jax.lab.costing.loops import trip_count
+from lion_jax.lab.cost.accesses import reads, writes
+from lion_jax.lab.cost.hlo import Array, Computation, Instruction, Program
+from lion_jax.lab.cost.loops import trip_count
 
 _KINDS = (
     "all-reduce",

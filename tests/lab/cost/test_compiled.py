@@ -11,7 +11,7 @@ import pytest
 import lion_jax
 from lion_jax import lab
 from lion_jax.lab import RequestError, cli
-from lion_jax.lab.costing.run import cost, pod_cost
+from lion_jax.lab.cost.run import cost, pod_cost
 
 pytestmark = [
     pytest.mark.slow,

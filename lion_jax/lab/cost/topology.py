@@ -10,8 +10,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from lion_jax.lab.costing.names import parse, possible
-from lion_jax.lab.costing.wires import Torus
+from lion_jax.lab.cost.names import parse, possible
+from lion_jax.lab.cost.wires import Torus
 from lion_jax.lab.errors import RequestError
 
 AXES = ("x", "y", "z")

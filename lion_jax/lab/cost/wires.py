@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lion_jax.lab.costing.groups import replica_groups, source_target_pairs
-from lion_jax.lab.costing.traffic import Collective
+from lion_jax.lab.cost.groups import replica_groups, source_target_pairs
+from lion_jax.lab.cost.traffic import Collective
 from lion_jax.lab.errors import RequestError
 
 Coordinates = tuple[int, ...]

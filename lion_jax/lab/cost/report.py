@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from lion_jax.lab.costing.figures import PodCost
-from lion_jax.lab.costing.telling import Costs
+from lion_jax.lab.cost.figures import PodCost
+from lion_jax.lab.cost.telling import Costs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lion_jax.lab.choosing import choose_task
-from lion_jax.lab.costing.models import MODELS
+from lion_jax.lab.cost.published import MODELS
 from lion_jax.lab.errors import RequestError, known
 from lion_jax.lab.tasks.catalogue import TASKS
 from lion_jax.lab.tasks.task import Task

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from lion_jax.lab import RequestError
-from lion_jax.lab.costing.groups import replica_groups, source_target_pairs
-from lion_jax.lab.costing.hlo import Array
-from lion_jax.lab.costing.names import GENERATIONS, parse
-from lion_jax.lab.costing.traffic import Collective
-from lion_jax.lab.costing.wires import Torus, _rings, sent
+from lion_jax.lab.cost.groups import replica_groups, source_target_pairs
+from lion_jax.lab.cost.hlo import Array
+from lion_jax.lab.cost.names import GENERATIONS, parse
+from lion_jax.lab.cost.traffic import Collective
+from lion_jax.lab.cost.wires import Torus, _rings, sent
 
 TORI = [
     Torus((4, 4), (True, True)),

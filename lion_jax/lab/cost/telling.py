@@ -7,12 +7,12 @@ import matplotlib.figure
 import rich.box
 from rich.table import Table
 
-from lion_jax.lab.costing.names import SHARDINGS
+from lion_jax.lab.cost.names import SHARDINGS
 from lion_jax.lab.plots import COLOURS, tidy
 from lion_jax.lab.report import Report
 
 if TYPE_CHECKING:
-    from lion_jax.lab.costing.figures import PodCost
+    from lion_jax.lab.cost.figures import PodCost
 
 _CAPTION = (
     "Stored, through HBM and temporary: bytes of a chip over the parameters that it holds. Sent: "
@@ -28,7 +28,7 @@ _FULL = 1.05  # tiles that waste less than that are full
 class Costs(Report):
     """The methods that a cost and several of them share."""
 
-    command: ClassVar[str] = "costing"
+    command: ClassVar[str] = "cost"
 
     def _each(self) -> tuple["PodCost", ...]:
         raise NotImplementedError

@@ -16,7 +16,7 @@ from lion_jax.distributed._splitting import split_dimensions
 from lion_jax.distributed.majority_vote import majority_vote
 from lion_jax.distributed.sharding import state_sharding, zero_sharding
 from lion_jax.distributed.sign_gather import sign_gather
-from lion_jax.lab.costing.names import SHARDINGS, SIGN_SHARDINGS
+from lion_jax.lab.cost.names import SHARDINGS, SIGN_SHARDINGS
 from lion_jax.lab.errors import RequestError
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from lion_jax import lab
-from lion_jax.lab.costing.figures import PodCost
-from lion_jax.lab.costing.floors import Floors
-from lion_jax.lab.costing.hlo import Array
-from lion_jax.lab.costing.report import PodCosts
-from lion_jax.lab.costing.traffic import Collective, Moved, Traffic
-from lion_jax.lab.costing.wires import Sent
+from lion_jax.lab.cost.figures import PodCost
+from lion_jax.lab.cost.floors import Floors
+from lion_jax.lab.cost.hlo import Array
+from lion_jax.lab.cost.report import PodCosts
+from lion_jax.lab.cost.traffic import Collective, Moved, Traffic
+from lion_jax.lab.cost.wires import Sent
 from lion_jax.lab.rules.catalogue import RULES
 
 

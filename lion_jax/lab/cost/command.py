@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from lion_jax.lab import arguments
-from lion_jax.lab.costing.models import MODELS
-from lion_jax.lab.costing.names import DTYPES, GENERATIONS, SHARDINGS, SIGN_SHARDINGS
+from lion_jax.lab.cost.names import DTYPES, GENERATIONS, SHARDINGS, SIGN_SHARDINGS
+from lion_jax.lab.cost.published import MODELS
 
 NAME = "cost"
 HELP = "count what a step stores, moves and sends on a TPU pod, without one"
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def reports(options: argparse.Namespace, on_progress: Any) -> Iterator[Any]:
     """Ever longer lists of costs."""
     from lion_jax.lab.choosing import choose_task
-    from lion_jax.lab.costing.run import cost
+    from lion_jax.lab.cost.run import cost
 
     with _on_cpus():
         yield from cost.each(

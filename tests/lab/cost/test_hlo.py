@@ -3,8 +3,8 @@
 import pytest
 
 from lion_jax.lab import RequestError
-from lion_jax.lab.costing import hlo
-from lion_jax.lab.costing.loops import trip_count
+from lion_jax.lab.cost import hlo
+from lion_jax.lab.cost.loops import trip_count
 
 
 @pytest.mark.parametrize(

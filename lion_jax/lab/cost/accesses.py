@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lion_jax.lab.costing.hlo import Array, Computation, Instruction, Program
+from lion_jax.lab.cost.hlo import Array, Computation, Instruction, Program
 
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}

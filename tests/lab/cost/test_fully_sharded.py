@@ -9,7 +9,7 @@ import pytest
 from catalogue import CATALOGUE
 
 import lion_jax
-from lion_jax.lab.costing.run import pod_cost
+from lion_jax.lab.cost.run import pod_cost
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,6 +1,6 @@
 """Programs whose bytes are known: small enough to count by hand.
 
-`python tests/lab/costing/known.py` compiles them with libtpu and records their text beside this
+`python tests/lab/cost/known.py` compiles them with libtpu and records their text beside this
 file, in `programs/`, without what says nothing about bytes.
 """
 
@@ -274,7 +274,7 @@ FUSED = Known(
 @functools.cache
 def compiled(known: Known) -> str:
     """The text of the program, compiled now."""
-    from lion_jax.lab.costing.topology import describe
+    from lion_jax.lab.cost.topology import describe
 
     mesh = describe(known.topology).mesh
     function = known.function

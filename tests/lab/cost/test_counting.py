@@ -3,11 +3,11 @@
 import importlib.util
 
 import pytest
-from lab.costing.known import FUSED, KNOWN, MIB, compiled, recorded
+from lab.cost.known import FUSED, KNOWN, MIB, compiled, recorded
 
-from lion_jax.lab.costing import hlo, traffic
-from lion_jax.lab.costing.names import parse
-from lion_jax.lab.costing.wires import Torus, sent
+from lion_jax.lab.cost import hlo, traffic
+from lion_jax.lab.cost.names import parse
+from lion_jax.lab.cost.wires import Torus, sent
 
 BY_NAME = {known.name: known for known in KNOWN}
 SCALARS = 256 / MIB  # counters and such

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lion_jax.lab.costing.hlo import Computation, Instruction, Program
+from lion_jax.lab.cost.hlo import Computation, Instruction, Program
 
 _MOST_TRIPS = 1_000_000
 _DIRECTIONS: dict[str, Callable[[int, int], bool]] = {

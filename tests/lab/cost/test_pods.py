@@ -16,14 +16,14 @@ from jax.sharding import AxisType
 import lion_jax
 from lion_jax import lab
 from lion_jax.lab import RequestError, cli
-from lion_jax.lab.costing import run
-from lion_jax.lab.costing.floors import Stored, least
-from lion_jax.lab.costing.hlo import Array
-from lion_jax.lab.costing.models import MODELS
-from lion_jax.lab.costing.parameters import abstract_params
-from lion_jax.lab.costing.run import _coarse, cost, pod_cost
-from lion_jax.lab.costing.steps import make_step, sign_rule
-from lion_jax.lab.costing.topology import describe
+from lion_jax.lab.cost import run
+from lion_jax.lab.cost.floors import Stored, least
+from lion_jax.lab.cost.hlo import Array
+from lion_jax.lab.cost.models import abstract_params
+from lion_jax.lab.cost.published import MODELS
+from lion_jax.lab.cost.run import _coarse, cost, pod_cost
+from lion_jax.lab.cost.steps import make_step, sign_rule
+from lion_jax.lab.cost.topology import describe
 
 ONE = {"w": (1024, 2048)}  # packing signs takes long to compile
 
@@ -214,7 +214,7 @@ def test_the_command_counts_on_cpus_and_leaves_the_setting(given, tmp_path, monk
 
 def test_the_arguments_load_neither_jax_nor_what_draws():
     code = (
-        "import sys, lion_jax.lab.costing.command;"
+        "import sys, lion_jax.lab.cost.command;"
         "assert not {'jax', 'matplotlib', 'rich'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -223,8 +223,8 @@ def test_the_arguments_load_neither_jax_nor_what_draws():
 NO_BACKEND = """
 import jax._src.xla_bridge as bridge
 from lion_jax.lab.choosing import choose_rules
-from lion_jax.lab.costing.parameters import abstract_params
-from lion_jax.lab.costing.run import _transformation
+from lion_jax.lab.cost.models import abstract_params
+from lion_jax.lab.cost.run import _transformation
 from lion_jax.lab.rules.catalogue import RULES
 
 for rule in RULES.values():

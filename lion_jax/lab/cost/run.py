@@ -12,15 +12,15 @@ import optax
 from lion_jax._core.leaves import is_transformation
 from lion_jax.lab import progress
 from lion_jax.lab.choosing import choose_rules, names
-from lion_jax.lab.costing import hlo, traffic
-from lion_jax.lab.costing.figures import PodCost
-from lion_jax.lab.costing.floors import Stored, least, stored
-from lion_jax.lab.costing.names import DTYPES, SHARDINGS, SIGN_SHARDINGS, parse
-from lion_jax.lab.costing.parameters import abstract_params, choose_model
-from lion_jax.lab.costing.report import PodCosts
-from lion_jax.lab.costing.steps import Step, make_step, sign_rule
-from lion_jax.lab.costing.topology import AXES, Slice, describe
-from lion_jax.lab.costing.wires import sent
+from lion_jax.lab.cost import hlo, traffic
+from lion_jax.lab.cost.figures import PodCost
+from lion_jax.lab.cost.floors import Stored, least, stored
+from lion_jax.lab.cost.models import abstract_params, choose_model
+from lion_jax.lab.cost.names import DTYPES, SHARDINGS, SIGN_SHARDINGS, parse
+from lion_jax.lab.cost.report import PodCosts
+from lion_jax.lab.cost.steps import Step, make_step, sign_rule
+from lion_jax.lab.cost.topology import AXES, Slice, describe
+from lion_jax.lab.cost.wires import sent
 from lion_jax.lab.errors import RequestError, known
 from lion_jax.lab.progress import OnProgress
 from lion_jax.lab.provenance import processor, provenance
