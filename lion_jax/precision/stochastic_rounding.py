@@ -107,11 +107,11 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
         check_storable(present, "round_stochastically", "optax.masked around it")
         check_match("updates", updates, present)
         (count,) = state
-        step_key = jax.random.fold_in(key, count)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        keys = _keys(jax.random.fold_in(key, count), len(leaves))
         rounded = [
-            _round(u, p, step_key, np.uint32(i)) if has_gradient(u) and not _is_wide(p) else u
-            for i, (u, p) in enumerate(zip(leaves, treedef.flatten_up_to(params), strict=True))
+            _round(u, p, k) if has_gradient(u) and not _is_wide(p) else u
+            for u, p, k in zip(leaves, treedef.flatten_up_to(params), keys, strict=True)
         ]
         return treedef.unflatten(rounded), StochasticRoundingState(wrapping_count(count))
 
@@ -122,15 +122,20 @@ def _is_wide(p: Any) -> bool:
     return jnp.finfo(jnp.result_type(p)).bits >= 32
 
 
+def _keys(key: jax.Array, count: int) -> jax.Array:
+    """A key for each leaf, all derived at once: one by one they would be two kernels each."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(count, dtype=np.uint32))
+
+
 @jax.jit  # so that leaves of a shape share one trace
-def _round(u: jax.Array, p: jax.Array, key: jax.Array, index: jax.Array) -> jax.Array:
+def _round(u: jax.Array, p: jax.Array, key: jax.Array) -> jax.Array:
     """The float32 update from `p` to the nearest or the second nearest number to `p + u`."""
     dtype, u, p = p.dtype, cast(u, jnp.dtype("float32")), p.astype(jnp.float32)
     nearest = round_to(p + u, dtype)
     rest = u - (nearest - p)  # exact where u is small, unlike the sum
     second = _neighbour(nearest, rest, dtype)
     chance = rest / (second - nearest)  # 0 where the second one is infinite
-    draw = jax.random.uniform(jax.random.fold_in(key, index), u.shape)
+    draw = jax.random.uniform(key, u.shape)
     # The way to the second one is a constant: derivatives go straight through either rounding.
     rounded = nearest + jnp.where(draw < chance, jax.lax.stop_gradient(second - nearest), 0)
     return jnp.where(jnp.isfinite(nearest), rounded - p, u)

@@ -158,4 +158,5 @@ def _adan(g, m, v, n, negative_g, *, t, b1, b2, b3, eps, bias1, bias2, bias3):
     v = b2 * v + (1 - b2) * delta
     n = b3 * n + (1 - b3) * (g + b2 * delta) ** 2
     u = (m / bias1 + b2 * v / bias2) / (sqrt(n / bias3) + eps)
-    return u, m, v, n, -g
+    # Never the old one, as t >= 1; but GPUs write in place only what is made of what it replaces.
+    return u, m, v, n, jnp.where(t == 0, negative_g, -g)

@@ -204,6 +204,13 @@ def test_draws_are_those_of_key_step_and_leaf():
     assert (first != second).any()
 
 
+def test_all_keys_are_derived_at_once():
+    tx = round_stochastically(jax.random.key(0))
+    params = {str(i): jnp.ones(i + 1, jnp.bfloat16) for i in range(20)}
+    program = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
+    assert str(program).count("random_fold_in") == 2  # the step's, and one for the leaves
+
+
 def test_a_missing_gradient_changes_no_other_leaf_s_draws():
     params = {"a": jnp.ones(200, jnp.bfloat16), "b": jnp.ones(200, jnp.bfloat16)}
     updates = {"a": jnp.full(200, 2e-3), "b": jnp.full(200, 2e-3)}
