@@ -28,7 +28,7 @@ def heard(at_once: Callable[[], None] | None = None) -> Iterator[Callable[[], No
         raise KeyboardInterrupt
 
     def check() -> None:
-        if was_pressed:
+        if was_pressed and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

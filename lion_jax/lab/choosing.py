@@ -41,6 +41,10 @@ def choose_task(task: str | Task) -> Task:
             raise RequestError(f"{task} must be a lab.Task; got {_kind(found)}")
         default = found.name == "task"
         return dataclasses.replace(found, name=task.rpartition(":")[2]) if default else found
+    if isinstance(task, str) and task.endswith(".py"):
+        raise RequestError(f"task must name what is in the file, such as {task}:task; got {task!r}")
+    if not isinstance(task, str | Task):
+        raise RequestError(f"task must be a lab.Task or a name, before rules; got {_kind(task)}")
     return task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
 
 
@@ -121,8 +125,12 @@ def _factory(name: str) -> Any:
     """The function of a dotted name in optax or lion_jax."""
     package, *path = name.split(".")
     found = importlib.import_module(package)
+    place = package
     for part in path:
-        found = getattr(found, part, None)
+        if found is optax and not hasattr(optax, part) and hasattr(optax.contrib, part):
+            raise RequestError(f"unknown rule {name!r}; did you mean 'optax.contrib.{part}'?")
+        known("rule", f"{place}.{part}", [f"{place}.{n}" for n in dir(found) if n.islower()])
+        found, place = getattr(found, part), f"{place}.{part}"
     if not callable(found) or isinstance(found, type):
         raise RequestError(f"unknown rule {name!r}: {package} has no such function")
     return found

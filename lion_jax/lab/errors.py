@@ -23,7 +23,8 @@ def known(kind: str, name: Any, table: Iterable[str]) -> str:
     hint = f"; did you mean {close!r}?" if close else "."
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     possible = ", ".join(names[:_MOST_NAMED])
-    raise RequestError(f"unknown {kind} {name!r}{hint} Possible: {possible}{more}")
+    shown = repr(name) if len(repr(name)) < 100 else f"{repr(name)[:100]}..."
+    raise RequestError(f"unknown {kind} {shown}{hint} Possible: {possible}{more}")
 
 
 def _close(name: str, names: list[str]) -> str | None:

@@ -1,9 +1,11 @@
 """Looks that all pictures share."""
 
+import io
 import itertools
 from collections.abc import Iterable
 from typing import Any
 
+import matplotlib.figure
 from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
@@ -12,6 +14,15 @@ _MARKERS = "os^Dv<>P"  # one more than colours, so that no pair of them comes tw
 _LINES = ("-", "--", ":", "-.")
 _FIRST = ("lion", "lookahead_lion", "adamw", "sgd")
 """Rules that have the same looks in every picture."""
+
+
+class Picture(matplotlib.figure.Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png")
+        return drawn.getvalue()
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:

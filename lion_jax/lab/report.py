@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import cattrs
-import matplotlib.figure
 import numpy as np
 from rich.console import Console, RenderableType
 
-from lion_jax.lab import files
+from lion_jax.lab import files, screen
 from lion_jax.lab.errors import RequestError, known
+from lion_jax.lab.plots import Picture
 
 RESULT, RECORDS = "result.json", "records.csv"
 PICTURES = ("png", "svg", "pdf")
@@ -47,7 +47,7 @@ class Report:
         """Sentences on what the figures say."""
         raise NotImplementedError
 
-    def picture(self) -> matplotlib.figure.Figure:
+    def picture(self) -> Picture:
         """The figures as a picture of matplotlib."""
         raise NotImplementedError
 
@@ -62,6 +62,10 @@ class Report:
     def summary(self) -> list[Any]:
         """One record for each row of the table, for readers of the JSON."""
         return []
+
+    def show(self) -> None:
+        """Prints the table and the sentences."""
+        screen.show(self.table(), self.lines(), RESULT)
 
     @property
     def is_empty(self) -> bool:
@@ -138,9 +142,7 @@ class Report:
             inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>"
         )
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines())
-        drawn = io.BytesIO()
-        self.picture().savefig(drawn, format="png")
-        encoded = base64.b64encode(drawn.getvalue()).decode()
+        encoded = base64.b64encode(self.picture()._repr_png_()).decode()
         image = f"<img style='max-width:100%' src='data:image/png;base64,{encoded}'>"
         return {"text/plain": repr(self), "text/html": table + lines + image}
 

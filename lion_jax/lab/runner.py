@@ -9,15 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
-from rich.table import Table
-
 from lion_jax._interruption import heard
 from lion_jax.lab import files, progress
 from lion_jax.lab.report import RECORDS, RESULT, Report
-
-_WIDTH = 110  # where the output is no terminal
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,8 +22,8 @@ def run(command: ModuleType, options: argparse.Namespace) -> int:
     """Runs a command that gives ever longer reports, saves what there is, and shows it."""
     folder: Path = options.folder
     files.check_writable(folder, [f"picture.{options.picture}", RECORDS, RESULT])
-    _warn_of_earlier(folder, options)
     so_far: list[Report] = []
+    earlier = _earlier(folder, options)
     try:
         with heard() as check, progress.on_command_line() as on_shown:
 
@@ -38,11 +32,13 @@ def run(command: ModuleType, options: argparse.Namespace) -> int:
                 on_shown(of)
 
             for report in _reports(command, options, on_progress):
+                if earlier and not so_far:  # nothing was refused
+                    print(earlier, file=sys.stderr)
                 so_far = [report]
                 check()
         (finished,) = so_far
         written = finished.save(folder, options.picture)
-        show(finished)
+        finished.show()
         print(f"Written: {', '.join(map(str, written))}")
     except KeyboardInterrupt as error:
         raise Interrupted(_keep(so_far, options)) from error
@@ -62,62 +58,16 @@ def _reports(
     return function.each(**given, on_progress=on_progress)
 
 
-def show(report: Report) -> None:
-    """Prints a report's table and its sentences, wrapped between words on a terminal."""
-    screen = console()
-    table, left_out = fit(report.table(), screen)
-    screen.print(table)
-    if left_out:
-        screen.print(f"Too narrow for: {', '.join(left_out)}; {RESULT} has them.", highlight=False)
-    for line in report.lines():
-        screen.print(line, highlight=False, soft_wrap=not screen.is_terminal)
-
-
-def console() -> Console:
-    """The console that results are printed on; elsewhere than on a terminal it is wide."""
-    found = _Screen(markup=False)
-    return found if found.is_terminal else _Screen(markup=False, width=_WIDTH)
-
-
-class _Screen(Console):
-    """A console that leaves it to the command line what a broken pipe means."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-def fit(renderable: RenderableType, screen: Console) -> tuple[RenderableType, list[str]]:
-    """Drops the last columns of tables until they fit the console; says which."""
-    if isinstance(renderable, Group):
-        fitted = [fit(part, screen) for part in renderable.renderables]
-        return Group(*(part for part, _ in fitted)), [name for _, names in fitted for name in names]
-    left_out = []
-    if isinstance(renderable, Table):
-        while len(renderable.columns) > 2 and _least(renderable, screen) > screen.width:
-            header = str(renderable.columns.pop().header)
-            left_out.insert(0, " ".join(header.split()))
-    return renderable, left_out
-
-
-def _least(table: Table, screen: Console) -> int:
-    """The width below which a table's cells would break."""
-    title, caption = table.title, table.caption
-    table.title = table.caption = None
-    width = Measurement.get(screen, screen.options.update(width=10_000), table).maximum
-    table.title, table.caption = title, caption
-    return width
-
-
-def _warn_of_earlier(folder: Path, options: argparse.Namespace) -> None:
-    """Says what the folder holds that will be replaced."""
+def _earlier(folder: Path, options: argparse.Namespace) -> str:
+    """What the folder holds that will be replaced; empty if that is nothing."""
     if getattr(options, "resume", False) or not (folder / RESULT).is_file():
-        return
+        return ""
     try:
         earlier = json.loads((folder / RESULT).read_text())
         what = f"a result of {earlier['provenance']['date']} ({earlier['provenance']['command']})"
     except (OSError, ValueError, KeyError, TypeError):
         what = f"a {RESULT}"
-    print(f"lion-jax: {folder} holds {what}, which will be replaced", file=sys.stderr)
+    return f"lion-jax: {folder} holds {what}, which will be replaced"
 
 
 def _keep(so_far: list[Report], options: argparse.Namespace) -> str:

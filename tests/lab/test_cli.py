@@ -12,7 +12,7 @@ from rich.console import Console, Group
 
 import lion_jax
 from lion_jax import __main__, lab
-from lion_jax.lab import cli, files, runner
+from lion_jax.lab import cli, files, screen
 from lion_jax.lab.comparing import run as comparing
 
 QUICK = ["--steps", "2", "--seeds", "2", "--learning-rates", "2", "--batch-size", "8"]
@@ -296,10 +296,10 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, capsys, c
 def test_an_interruption_while_the_result_is_shown_says_that_it_is_written(
     tmp_path, monkeypatch, capsys, command, instant
 ):
-    def interrupt(report):
+    def interrupt(*shown):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "show", interrupt)
+    monkeypatch.setattr(screen, "show", interrupt)
     assert command("compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("lion-jax: interrupted")
@@ -406,7 +406,7 @@ def test_a_narrow_terminal_has_no_last_columns_and_is_told_which(width, task):
     table = long_comparison(task).table()
     names = [" ".join(str(column.header).split()) for column in table.columns]
     console = Console(width=width)
-    fitted, left_out = runner.fit(table, console)
+    fitted, left_out = screen.fit(table, console)
     kept = len(names) - len(left_out)
     assert names[kept:] == left_out
     assert kept >= 2
@@ -415,20 +415,20 @@ def test_a_narrow_terminal_has_no_last_columns_and_is_told_which(width, task):
     assert "…" not in capture.get()
     assert (left_out == []) == (width == 200)
     for other in (60, 40, 20):
-        _, more = runner.fit(long_comparison(task).table(), Console(width=other - 10))
-        assert len(more) >= len(runner.fit(long_comparison(task).table(), Console(width=other))[1])
+        _, more = screen.fit(long_comparison(task).table(), Console(width=other - 10))
+        assert len(more) >= len(screen.fit(long_comparison(task).table(), Console(width=other))[1])
 
 
 def test_tables_of_a_group_are_each_made_to_fit(task):
     table = long_comparison(task).table
-    _, left_out = runner.fit(Group(table(), table()), Console(width=40))
-    _, of_one = runner.fit(table(), Console(width=40))
+    _, left_out = screen.fit(Group(table(), table()), Console(width=40))
+    _, of_one = screen.fit(table(), Console(width=40))
     assert left_out == [*of_one, *of_one] != []
 
 
 def test_what_a_narrow_terminal_leaves_out_is_said(task, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "console", lambda: Console(width=50))
-    runner.show(long_comparison(task))
+    monkeypatch.setattr(screen, "console", lambda: Console(width=50))
+    long_comparison(task).show()
     out = " ".join(capsys.readouterr().out.split())
     assert "Too narrow for: " in out
     assert "seconds; result.json has them." in out

@@ -276,3 +276,21 @@ def ended_by_ctrl_c(folder, after):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=180)
     return process.returncode, said
+
+
+def test_another_loss_of_the_same_name_is_refused(task, instant, tmp_path):
+    interrupted(task, tmp_path, 2)
+    changed = dataclasses.replace(task, loss=lambda p, batch, key: 7 + task.loss(p, batch, key))
+    with pytest.raises(lab.RequestError, match="a comparison with another program"):
+        compared(changed, tmp_path)
+
+
+def test_a_rule_whose_step_has_changed_is_run_again(task, instant, tmp_path):
+    import optax
+
+    def rule(limit):
+        return lab.Rule("r", lambda lr: optax.chain(optax.clip(limit), optax.sgd(lr)), (0.1, 1.0))
+
+    compared(task, tmp_path, rules=[rule(1e-9)])
+    compared(task, tmp_path, rules=[rule(1.0)])
+    assert instant == ["r", "r"]

@@ -170,17 +170,17 @@ def test_float64_data_train_where_float64_is_on(x64):
 def test_a_task_stored_in_bfloat16_has_state_and_indices_as_they_were():
     def init(key):
         del key
-        return {"w": jnp.ones(3), "frozen": jnp.arange(3)}, jnp.float32(1 / 3)
+        return {"w": jnp.ones(3)}, {"third": jnp.float32(1 / 3), "indices": jnp.arange(3)}
 
     def loss(params, state, batch, key):
         assert params["w"].dtype == jnp.float32
-        return square(params["w"], batch, key) + state, state
+        return square(params["w"], batch, key) + state["third"], state
 
     task = task_of(init=init, loss=loss, has_state=True).stored_in(jnp.bfloat16)
     params, state = task.init(jax.random.key(0))
     assert params["w"].dtype == jnp.bfloat16
-    assert params["frozen"].dtype == jnp.int32
-    assert state.dtype == jnp.float32
+    assert state["indices"].dtype == jnp.int32
+    assert state["third"].dtype == jnp.float32
     assert task.metrics["loss"].function(params, state, PAIR).dtype == jnp.float32
     assert task_of().stored_in(None).stored_in(jnp.float16).init(None).dtype == jnp.float16
 
@@ -236,6 +236,7 @@ def test_a_task_describes_its_data_by_sizes_directions_and_hashes_that_are_alway
     )
     described = task.described()
     hashes = described.pop("sha256")
+    assert len(described.pop("program")) == 16
     assert described == {
         "name": "numbers",
         "description": "ten numbers",
@@ -370,3 +371,58 @@ def test_figures_in_bfloat16_are_recorded_in_float32():
 
     outcome = trained(task_of(metrics={"narrow": ("down", narrow)}))
     assert outcome.test["narrow"].dtype == outcome.validation["narrow"].dtype == np.float32
+
+
+def test_a_fingerprint_is_that_of_what_is_computed():
+    one = task_of().described()["program"]
+    assert task_of(loss=lambda w, b, key: square(w, b, key)).described()["program"] == one
+    assert task_of(loss=lambda w, b, key: 2 * square(w, b, key)).described()["program"] != one
+    assert task_of(init=lambda key: jnp.ones(3)).described()["program"] != one
+
+
+def test_a_stream_of_numpy_may_have_numbers_of_64_bits():
+    def stream(step):
+        rng = np.random.default_rng(int(step))
+        x = rng.normal(size=(6, 3))
+        return x, (x @ WEIGHTS + rng.integers(0, 1, 6)).astype(np.float64)
+
+    task = task_of(train=stream, validation=stream(98), test=stream(99))
+    assert np.isfinite(trained(task).train_loss).all()
+    kinds = task_of(
+        init=lambda key: jnp.zeros(()),
+        loss=lambda w, batch, key: jnp.mean((w - batch) ** 2),
+        train=lambda step: np.random.default_rng(int(step)).integers(0, 9, 6),
+        validation=np.arange(6),
+        test=np.arange(6),
+    )
+    assert np.isfinite(trained(kinds).train_loss).all()
+
+
+def test_a_module_in_the_place_of_parameters_is_told_of_task_of():
+    from flax import nnx
+
+    with pytest.raises(lab.RequestError, match=r"got a module of flax nnx. Try lab.task_of"):
+        task_of(init=lambda key: nnx.Linear(3, 1, rngs=nnx.Rngs(key)))
+
+
+def test_a_linen_model_with_batch_statistics_has_a_loss_to_measure():
+    import flax.linen as nn
+
+    def loss(model, batch, key):
+        del key
+        return jnp.mean((model(batch[0])[:, 0] - batch[1]) ** 2)
+
+    net = nn.Sequential([nn.BatchNorm(use_running_average=False), nn.Dense(1)])
+    task = lab.task_of(net, loss, lab.Data(PAIR, PAIR, PAIR))
+    assert np.isfinite(trained(task).test["loss"]).all()
+
+
+@pytest.mark.parametrize("data", [PAIR, {"x": X}, X], ids=["a pair", "a dict", "an array"])
+def test_data_that_are_no_splits_are_refused(data):
+    with pytest.raises(lab.RequestError, match=r"data must be three splits.* Try lab\.split\(data"):
+        lab.classification(lambda key: jnp.zeros(3), lambda w, x: x @ w, data)
+
+
+def test_labels_that_are_no_integers_are_refused():
+    with pytest.raises(lab.RequestError, match=r"labels y integers.*Try y\.argmax"):
+        lab.classification(lambda key: jnp.zeros(3), lambda w, x: x @ w, lab.split(PAIR))

@@ -486,7 +486,10 @@ def test_impossible_requests_are_refused_in_one_line(tmp_path, capsys, arguments
     [
         ({"rules": ["lion", 3]}, "a rule must be a name or a lab.Rule; got 3 of type int"),
         ({"rules": 3}, "a rule must be a name or a lab.Rule; got 3 of type int"),
-        ({"task": ["lion"]}, r"unknown task \['lion'\]\. Possible: digits, text"),
+        (
+            {"task": ["lion"]},
+            r"task must be a lab.Task or a name, before rules; got \['lion'\]",
+        ),
         ({"schedule": 1}, "unknown schedule 1. Possible: cosine, constant"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a number; got '1e-3'"),
         ({"learning_rate": {"lion": -1.0}}, r"learning_rate must be in \[1e-37, 1e\+38\]; got -1"),

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-import matplotlib.figure
 import numpy as np
 import rich.box
 from matplotlib.axes import Axes
@@ -19,7 +18,7 @@ from lion_jax.lab.comparing.statistics import (
     half_interval,
     standard_error,
 )
-from lion_jax.lab.plots import looks, tidy
+from lion_jax.lab.plots import Picture, looks, tidy
 from lion_jax.lab.report import Report
 from lion_jax.lab.training import Outcome, Timing
 
@@ -291,7 +290,8 @@ class Comparison(Report):
         if result is self.baseline:
             return "-"
         mean, low, high = self.difference(result)
-        return f"{mean:+.4f} ± " + ("?" if math.isnan(low) else f"{(high - low) / 2:.4f}")
+        form = _form(self.baseline)
+        return f"{mean:+{form}} ± " + ("?" if math.isnan(low) else f"{(high - low) / 2:{form}}")
 
     def lines(self) -> list[str]:
         """Sentences on who is ahead, by how much, and whether that could be chance."""
@@ -299,6 +299,8 @@ class Comparison(Report):
         said = (
             f"the best test {self.metric}," if self.against is None else f"a test {self.metric} of"
         )
+        if not any(math.isfinite(result.test) for result in self.results):
+            return [f"No rule has a finite test {self.metric}."]
         return [
             f"{baseline.rule} has {said} {_mean(baseline)}.",
             *(self._place(other) for other in self.ranked if other is not baseline),
@@ -316,11 +318,12 @@ class Comparison(Report):
         gap = gap if self.is_up else -gap
         is_ahead = gap.mean() < 0
         mean, low, high = difference(-gap if is_ahead else gap)
-        place = f"{other.rule} is {mean:.4f} {'ahead' if is_ahead else 'behind'}"
+        form = _form(self.baseline)
+        place = f"{other.rule} is {mean:{form}} {'ahead' if is_ahead else 'behind'}"
         if math.isnan(low):
             return f"{place}; one seed says nothing about chance."
         chance = "" if low > 0 else ", which could be chance"
-        return f"{place} (95% interval {low:+.4f} to {high:+.4f}, paired by seed){chance}."
+        return f"{place} (95% interval {low:+{form}} to {high:+{form}}, paired by seed){chance}."
 
     def _edges(self) -> list[str]:
         edges = [result.rule for result in self.results if result.is_best_at_edge]
@@ -345,9 +348,9 @@ class Comparison(Report):
             f"it) would not move {', '.join(shares)} trained weights."
         ]
 
-    def picture(self) -> matplotlib.figure.Figure:
+    def picture(self) -> Picture:
         """The test metric against the learning rate, and the training loss over the steps."""
-        figure = matplotlib.figure.Figure(figsize=(11, 5), dpi=150, layout="constrained")
+        figure = Picture(figsize=(11, 5), dpi=150, layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         self._draw_rates(left)
         self._draw_curves(right)
@@ -436,8 +439,13 @@ class Comparison(Report):
 
 def _mean(result: Result) -> str:
     """The mean on test data with its standard error."""
-    error = result.standard_error
-    return f"{result.test:.4f} ± " + ("?" if math.isnan(error) else f"{error:.4f}")
+    error, form = result.standard_error, _form(result)
+    return f"{result.test:{form}} ± " + ("?" if math.isnan(error) else f"{error:{form}}")
+
+
+def _form(result: Result) -> str:
+    """Four decimals, unless the figure is so small or large that they say little."""
+    return ".4f" if 0.01 <= abs(result.test) < 1000 or result.test == 0 else ".4g"
 
 
 def _columns(outcome: Outcome) -> list[tuple[str, np.ndarray]]:

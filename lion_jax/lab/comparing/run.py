@@ -100,7 +100,9 @@ def compare(
         task=task.described(),
         against=against,
     )
-    done = _finished(comparison, chosen, Path(folder)) if resume and folder is not None else {}
+    done = (
+        _finished(comparison, task, chosen, Path(folder)) if resume and folder is not None else {}
+    )
     missing = [rule for rule in chosen if rule.name not in done]
     tell = progress.teller(on_progress, [rule.name for rule in missing])
     while True:
@@ -127,7 +129,7 @@ def _result(task: Task, rule: Rule, learning_rates: int, run: dict[str, Any], te
     name, metric = task.deciding
     result = Result(
         rule=rule.name,
-        described=rule.described(),
+        described=_described(task, rule),
         metric=name,
         direction=metric.direction,
         good_within=metric.good_within,
@@ -140,7 +142,9 @@ def _result(task: Task, rule: Rule, learning_rates: int, run: dict[str, Any], te
     return dataclasses.replace(result, outcome=chosen)
 
 
-def _finished(comparison: Comparison, rules: list[Rule], folder: Path) -> dict[str, Result]:
+def _finished(
+    comparison: Comparison, task: Task, rules: list[Rule], folder: Path
+) -> dict[str, Result]:
     """The results that an earlier comparison of the same left in a folder, by rule."""
     if not (folder / RESULT).exists():
         return {}
@@ -155,8 +159,15 @@ def _finished(comparison: Comparison, rules: list[Rule], folder: Path) -> dict[s
                 f"{folder} holds a comparison with another {name}, {there.get(name)!r} instead of "
                 f"{value!r}: give the same arguments, or another folder"
             )
-    described = {rule.name: files.finite(rule.described()) for rule in rules}
+    described = {rule.name: files.finite(_described(task, rule)) for rule in rules}
     return {r.rule: r for r in earlier.results if r.described == described.get(r.rule)}
+
+
+def _described(task: Task, rule: Rule) -> dict[str, Any]:
+    """What decides a rule's figures, with a fingerprint of its step."""
+    stored = task.stored_in(rule.params_dtype)
+    params = jax.eval_shape(lambda: stored.start(jax.random.key(0))[0])
+    return {**rule.described(), "program": rule.program(params)}
 
 
 def _stored_bytes(task: Task, rule: Rule) -> dict[str, float]:

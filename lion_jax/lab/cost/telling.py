@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import matplotlib.figure
 import rich.box
 from rich.table import Table
 
 from lion_jax.lab.cost.names import SHARDINGS
-from lion_jax.lab.plots import COLOURS, tidy
+from lion_jax.lab.plots import COLOURS, Picture, tidy
 from lion_jax.lab.report import Report
 
 if TYPE_CHECKING:
@@ -109,12 +108,10 @@ class Costs(Report):
             for loop in cost.traffic.unknown_loops
         ]
 
-    def picture(self) -> matplotlib.figure.Figure:
+    def picture(self) -> Picture:
         """Bars of what is stored, moved and sent, with their floors as lines."""
         rows = self._each()[::-1]
-        figure = matplotlib.figure.Figure(
-            figsize=(10, 1.5 + 0.35 * len(rows)), dpi=150, layout="constrained"
-        )
+        figure = Picture(figsize=(10, 1.5 + 0.35 * len(rows)), dpi=150, layout="constrained")
         titles = "stored", "through HBM in a step", "sent in a step"
         columns = zip(*(_bars(cost) for cost in rows), strict=True)
         for axes, title, values in zip(

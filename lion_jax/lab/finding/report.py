@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-import matplotlib.figure
 import numpy as np
 import rich.box
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from lion_jax.lab.errors import RequestError
 from lion_jax.lab.finding.reading import CRITERION, Reading
-from lion_jax.lab.plots import COLOURS, tidy
+from lion_jax.lab.plots import COLOURS, Picture, tidy
 from lion_jax.lab.report import Report
 
 
@@ -163,13 +162,11 @@ class Finding(Report):
             for line in _lines(test)
         ]
 
-    def picture(self) -> matplotlib.figure.Figure:
+    def picture(self) -> Picture:
         """Loss against learning rate for each rule: each seed's, and what it suggests."""
         columns = min(len(self.tests), 2)
         rows = -(-len(self.tests) // columns)
-        figure = matplotlib.figure.Figure(
-            figsize=(4 + 4 * columns, 1 + 4 * rows), dpi=150, layout="constrained"
-        )
+        figure = Picture(figsize=(4 + 4 * columns, 1 + 4 * rows), dpi=150, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (rule, test) in zip(grid.flat, self.tests.items(), strict=False):
             _draw(axes, test)

@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the names."""
     from lion_jax.lab.errors import known
     from lion_jax.lab.listing.names import sections
-    from lion_jax.lab.runner import console
+    from lion_jax.lab.screen import console
 
     kinds = [known("kind", kind, KINDS) for kind in options.kinds] or list(KINDS)
     for section in sections(kinds):

@@ -13,6 +13,7 @@ import scipy.stats.qmc
 
 from lion_jax._core.leaves import is_transformation
 from lion_jax.lab.errors import RequestError
+from lion_jax.lab.fingerprints import fingerprint
 
 REPLICAS = "replicas"
 """The axis along which the replicas of a rule exchange what they need."""
@@ -128,6 +129,31 @@ class Rule:
         Raises:
           RequestError: says which.
         """
+        try:
+            for end in (0, 1):  # as numbers, of which a factory checks the range
+                self.on(PeakSchedule(1e-3, lambda count: 1e-3), **self._ends(end))
+            step, arguments, schedules = self._step(params)
+            jax.eval_shape(step, *arguments)
+        except RequestError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            if PeakSchedule.__name__ in reason:
+                reason += ": a factory that takes numbers only goes into optax.inject_hyperparams"
+            raise RequestError(f"the rule {self.name!r} cannot be made: {reason}") from error
+        if not schedules[-1].was_read:
+            raise RequestError(
+                f"the rule {self.name!r} must use the learning rate that it gets; its factory "
+                "never reads it. Try make=lambda learning_rate: optax.adam(learning_rate)"
+            )
+
+    def program(self, params: Any) -> str:
+        """A fingerprint of a step on some abstract parameters."""
+        step, arguments, _ = self._step(params)
+        return fingerprint(step, *arguments)
+
+    def _step(self, params: Any) -> tuple[Callable[..., Any], Any, list[PeakSchedule]]:
+        """A first step, its arguments, and the schedules that it was made with."""
         schedules = []
 
         def step(peak, tuned, params):
@@ -136,26 +162,11 @@ class Rule:
             extra = {"value": peak, "grad": params, "value_fn": lambda params: peak}
             return tx.update(params, tx.init(params), params, **extra)
 
-        try:
-            for end in (0, 1):  # as numbers, of which a factory checks the range
-                self.on(PeakSchedule(1e-3, lambda count: 1e-3), **self._ends(end))
-            on_all = jax.vmap(step, (None, None, None), axis_name=REPLICAS, axis_size=self.replicas)
-            jax.eval_shape(
-                step if self.replicas == 1 else on_all,
-                jnp.float32(1e-3),
-                jax.tree.map(jnp.float32, self._ends(1)),
-                params,
-            )
-        except RequestError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise RequestError(f"the rule {self.name!r} cannot be made: {reason}") from error
-        if not schedules[-1].was_read:
-            raise RequestError(
-                f"the rule {self.name!r} must use the learning rate that it gets; its factory "
-                "never reads it. Try make=lambda learning_rate: optax.adam(learning_rate)"
-            )
+        arguments = jnp.float32(1e-3), jax.tree.map(jnp.float32, self._ends(1)), params
+        if self.replicas > 1:
+            nowhere = (None, None, None)
+            step = jax.vmap(step, nowhere, axis_name=REPLICAS, axis_size=self.replicas)
+        return step, arguments, schedules
 
     def _ends(self, end: int) -> dict[str, float]:
         """The smallest or the largest value of what is tuned."""

@@ -110,10 +110,11 @@ def _stream(stream: Callable[[Any], Any], first: Any) -> Callable[[Any], tuple[A
     try:
         jax.eval_shape(stream, jnp.int32(0))
     except Exception:  # it runs with a number: Task has tried
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), first)
+        shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, first))
 
         def on_host(step):
-            return jax.tree.map(np.asarray, stream(int(step)))
+            batch = stream(int(step))
+            return jax.tree.map(lambda x, shape: np.asarray(x, shape.dtype), batch, shapes)
 
         def traced(step, /):
             return jax.pure_callback(on_host, shapes, step, vmap_method="sequential")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from lion_jax.lab.errors import RequestError
-from lion_jax.lab.tasks.task import Data, Task
+from lion_jax.lab.tasks.task import Data, Task, splits_of
 
 _Init = Callable[[jax.Array], tuple[Any, Any]]
 """`key -> (params, state)`."""
@@ -62,7 +62,7 @@ def task_of(
       >>> task
       Task('task', {'train': 300, 'validation': 100, 'test': 100}, loss)
     """
-    data = Data(*data)
+    data = splits_of(data)
     batch = data.train(0) if callable(data.train) else jax.tree.map(lambda x: x[:2], data.train)
     init, run = _pure(model, loss, batch)
 
@@ -156,9 +156,10 @@ def _of_linen(module: Any, loss: Callable[..., Any], batch: Any) -> tuple[_Init,
 
     def run(function, training):
         def pure(params, state, key, *arguments):
-            apply = nn.apply(function, module, mutable=list(state) if training else False)
-            found = apply({"params": params, **state}, *arguments, rngs={"params": key})
-            return found if training else (found, state)
+            apply = nn.apply(function, module, mutable=list(state))
+            variables = {"params": params, **state}
+            value, after = apply(variables, *arguments, rngs={"params": key})
+            return value, after if training else state
 
         return pure
 

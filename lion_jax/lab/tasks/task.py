@@ -13,7 +13,9 @@ import optax
 import scipy.stats
 
 from lion_jax.lab.errors import RequestError
+from lion_jax.lab.fingerprints import fingerprint
 
+_NNX_MODULE = "flax.nnx.module.Module"
 _TRY_METRICS = 'Try metrics={"accuracy": ("up", accuracy)}, a function of params and a split.'
 
 
@@ -110,6 +112,8 @@ class Task:
     def __post_init__(self):
         """Refuses what cannot be trained, before anything is."""
         metrics = {"loss": ("down", self._whole_loss)} if self.metrics is None else self.metrics
+        if not isinstance(metrics, Mapping):
+            raise RequestError(f"metrics must be a dict; got {metrics!r}. {_TRY_METRICS}")
         object.__setattr__(self, "metrics", {n: _metric(n, m) for n, m in dict(metrics).items()})
         if not self.metrics:
             raise RequestError(f"metrics must have at least one; got none. {_TRY_METRICS}")
@@ -195,12 +199,22 @@ class Task:
             "examples": self.examples,
             "metrics": {n: m.direction for n, m in (self.metrics or {}).items()},
             "loss_unit": self.loss_unit,
+            "program": self._program(),
             "sha256": {
                 "train": _sha256(self.batch() if self.is_stream else self.train),
                 "validation": _sha256(self.validation),
                 "test": _sha256(self.test),
             },
         }
+
+    def _program(self) -> str:
+        """A fingerprint of the initial parameters, the loss and the metrics."""
+
+        def program(key, batch, split):
+            params, state = self.start(key)
+            return self.step(params, state, batch, key), self.measure(params, state, split)
+
+        return fingerprint(program, jax.random.key(0), self.batch(2), self.validation)
 
     def _whole_loss(self, params: Any, *state_and_split: Any) -> jax.Array:
         found = self.loss(params, *state_and_split, jax.random.key(0))
@@ -223,9 +237,12 @@ class Task:
             params, state = jax.eval_shape(self.start, key)
         except TypeError as error:
             raise _no_params(f"({str(error).partition(chr(10))[0]})") from error
+        kinds = [f"{of.__module__}.{of.__name__}" for of in type(params).__mro__]
+        if _NNX_MODULE in kinds:
+            raise _no_params("a module of flax nnx")
         leaves = jax.tree.leaves(params)
-        if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves):
-            raise _no_params(_shown(params))
+        if not leaves or not all(jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves):
+            raise _no_params(str(jax.tree.map(lambda x: str(x.dtype), params))[:200])
         return params, state
 
     def __repr__(self) -> str:
@@ -295,6 +312,13 @@ def classification(
       name: what tables and pictures call it.
       description: one line on data and model.
     """
+    for part in splits_of(data):
+        labels = part[1] if isinstance(part, tuple) and len(part) == 2 else np.zeros(())
+        if np.ndim(labels) != 1 or not np.issubdtype(np.asarray(labels).dtype, np.integer):
+            raise RequestError(
+                "each split of a classification must be a pair (x, y), its labels y integers of "
+                f"shape (examples,); got {_shown(part)}. Try y.argmax(-1).astype(int)"
+            )
 
     def loss(params, batch, key):
         del key
@@ -316,6 +340,16 @@ def classification(
         loss_unit="nats",
         guess_loss=float(scipy.stats.entropy(np.bincount(data.train[1]))),
     )
+
+
+def splits_of(data: Any) -> Data:
+    """Data in three splits, refused if they are not."""
+    if not isinstance(data, tuple) or len(data) != 3:
+        raise RequestError(
+            f"data must be three splits, train, validation and test; got {_shown(data)}. "
+            "Try lab.split(data)"
+        )
+    return Data(*data)
 
 
 def _metric(name: str, metric: Any) -> Metric:
@@ -369,8 +403,9 @@ def _check_scalar(what: str, found: Any) -> None:
 
 def _no_params(got: str) -> RequestError:
     return RequestError(
-        f"init(key) must give params, a tree of arrays to train; got {got}. Try lab.task_of(model, "
-        "loss, data), which takes a module of flax or equinox apart (nnx.split, eqx.partition)"
+        f"init(key) must give params, a tree of floating-point arrays to train; got {got}. Try "
+        "lab.task_of(model, loss, data), which takes a module of flax or equinox apart "
+        "(nnx.split, eqx.partition)"
     )
 
 

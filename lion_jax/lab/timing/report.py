@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
-import matplotlib.figure
 import numpy as np
 import rich.box
 from rich.console import Group
 from rich.table import Table
 
-from lion_jax.lab.plots import COLOURS, tidy
+from lion_jax.lab.plots import COLOURS, Picture, tidy
 from lion_jax.lab.report import Report
 
 _GREY = "#999999"
@@ -195,10 +194,10 @@ class Benchmark(Report):
         ]
         return lines + [f"{name} did not run: {why}" for name, why in self.left_out.items()]
 
-    def picture(self) -> matplotlib.figure.Figure:
+    def picture(self) -> Picture:
         """A bar for each contender, in groups by rule: milliseconds of a step, with quartiles."""
         height = 1.2 + 0.3 * len(self.measurements)
-        figure = matplotlib.figure.Figure(figsize=(9, height), dpi=150, layout="constrained")
+        figure = Picture(figsize=(9, height), dpi=150, layout="constrained")
         axes = figure.subplots()
         colours = {"optax": _GREY, "lion_jax": COLOURS[0]}
         rows = np.cumsum([1.6 if m.package == "optax" else 1.0 for m in self.measurements])

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import matplotlib.figure
 import numpy as np
 import rich.box
 import scipy.ndimage
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from rich.table import Table
 from rich.text import Text
 
-from lion_jax.lab.plots import looks, tidy
+from lion_jax.lab.plots import Picture, looks, tidy
 from lion_jax.lab.report import Report
 
 _WINDOWS = 15  # a running median is over a fifteenth of the records
@@ -155,13 +154,11 @@ class Observation(Report):
                 lines.append(f"{rule} diverged: its loss is not finite at step {step}.")
         return lines
 
-    def picture(self) -> matplotlib.figure.Figure:
+    def picture(self) -> Picture:
         """A panel for each metric that a rule has, with a line for each rule over the steps."""
         panels = [panel for panel in _PANELS if panel.metric in self.metrics]
         rows = -(-len(panels) // 3)
-        figure = matplotlib.figure.Figure(
-            figsize=(10, 2.3 * rows + 1), dpi=150, layout="constrained"
-        )
+        figure = Picture(figsize=(10, 2.3 * rows + 1), dpi=150, layout="constrained")
         grid = figure.subplots(rows, 3, sharex=True, squeeze=False)
         window = 2 * (len(self.steps) // (2 * _WINDOWS)) + 1
         for axes, panel in zip(grid.flat, panels, strict=False):
