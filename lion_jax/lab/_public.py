@@ -14,12 +14,12 @@ from lion_jax.lab.report import load as load
 from lion_jax.lab.rules.catalogue import RULES as RULES
 from lion_jax.lab.rules.rule import Rule as Rule
 from lion_jax.lab.tasks.catalogue import TASKS as TASKS
+from lion_jax.lab.tasks.classification import classification as classification
+from lion_jax.lab.tasks.data import Data as Data
+from lion_jax.lab.tasks.data import split as split
 from lion_jax.lab.tasks.models import task_of as task_of
-from lion_jax.lab.tasks.task import Data as Data
 from lion_jax.lab.tasks.task import Metric as Metric
 from lion_jax.lab.tasks.task import Task as Task
-from lion_jax.lab.tasks.task import classification as classification
-from lion_jax.lab.tasks.task import split as split
 from lion_jax.lab.timing.report import Benchmark as Benchmark
 from lion_jax.lab.timing.run import benchmark as benchmark
 from lion_jax.lab.watching.report import Observation as Observation

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from rich.console import Console
 
-from lion_jax.lab.comparing.report import Comparison, Result
+from lion_jax.lab.comparing.report import Comparison
+from lion_jax.lab.comparing.result import Result
 from lion_jax.lab.rules.catalogue import RULES
 from lion_jax.lab.training import Outcome, Timing
 

@@ -6,122 +6,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import rich.box
-from matplotlib.axes import Axes
 from rich.table import Table
 from rich.text import Text
 
-from lion_jax.lab.comparing.statistics import (
-    Band,
-    Difference,
-    difference,
-    good_band,
-    half_interval,
-    standard_error,
-)
-from lion_jax.lab.plots import Picture, looks, tidy
+from lion_jax.lab.comparing.drawing import draw
+from lion_jax.lab.comparing.result import GOOD_WITHIN, Result, form_of, mean_of
+from lion_jax.lab.comparing.statistics import Difference, difference
+from lion_jax.lab.plots import Picture
 from lion_jax.lab.report import Report
-from lion_jax.lab.training import Outcome, Timing
-
-GOOD_WITHIN = 0.01
-"""A figure is good within this share of the best, where the task's metric does not say."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """All runs of one rule.
-
-    Attributes:
-      rule: the rule's name.
-      described: everything that decides its figures: call, fixed arguments, ranges.
-      metric: the metric that decides.
-      direction: whether larger is better, ``"up"``, or smaller, ``"down"``.
-      good_within: how close to the best a figure is good; None is a hundredth of the best.
-      trials: the values tried, by argument, arrays of shape (trials,); the learning rates first.
-      outcome: what came of each run, arrays of shape (trials, seeds); of the curve only the chosen
-        trial's, of shape (seeds, points).
-      timing: wall seconds for compiling and running.
-      state_bytes_per_parameter: size of the optimizer's state.
-      weight_bytes_per_parameter: size of a stored parameter.
-    """
-
-    rule: str
-    described: dict[str, Any]
-    metric: str
-    direction: str
-    good_within: float | None
-    trials: dict[str, np.ndarray]
-    outcome: Outcome
-    timing: Timing
-    state_bytes_per_parameter: float
-    weight_bytes_per_parameter: float = 4.0
-
-    @property
-    def scores(self) -> np.ndarray:
-        """The deciding metric on validation data, signed so that more is better."""
-        sign = 1 if self.direction == "up" else -1
-        with np.errstate(invalid="ignore"):
-            means = sign * self.outcome.validation[self.metric].mean(axis=1)
-        return np.where(np.isfinite(means), means, -np.inf)
-
-    @property
-    def best(self) -> int:
-        """Index of the trial with the best mean on validation data; the first of equals."""
-        return int(np.argmax(self.scores))
-
-    @property
-    def chosen(self) -> dict[str, float]:
-        """The values chosen on the validation split, by argument."""
-        return {name: float(values[self.best]) for name, values in self.trials.items()}
-
-    @property
-    def learning_rates(self) -> np.ndarray:
-        """The peak learning rates tried, of shape (trials,)."""
-        return self.trials["learning_rate"]
-
-    @property
-    def best_learning_rate(self) -> float:
-        """The learning rate chosen on the validation split."""
-        return self.chosen["learning_rate"]
-
-    @property
-    def is_best_at_edge(self) -> bool:
-        """Tells whether the best learning rate, of several, is the smallest or largest tried."""
-        rates = self.learning_rates
-        return len(rates) > 1 and self.best_learning_rate in (rates.min(), rates.max())
-
-    @property
-    def tests(self) -> np.ndarray:
-        """The deciding metric on test data, of each seed of the chosen trial."""
-        return self.outcome.test[self.metric][self.best]
-
-    @property
-    def test(self) -> float:
-        """The mean of the deciding metric on test data, of the chosen trial."""
-        return float(self.tests.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of that mean over seeds; NaN for a single seed."""
-        return float(standard_error(self.tests))
-
-    @property
-    def dead_at_peak(self) -> float:
-        """Mean share of trained weights that the best rate could not move, stored in bfloat16."""
-        return float(self.outcome.dead_in_bfloat16_at_peak[self.best].mean())
-
-    @property
-    def dead_at_hundredth(self) -> float:
-        """The same for a hundredth of the best rate."""
-        return float(self.outcome.dead_in_bfloat16_at_hundredth[self.best].mean())
-
-    @property
-    def good_band(self) -> Band | None:
-        """The learning rates around the best that are good; None if more than they were tuned."""
-        if len(self.trials) > 1 or not math.isfinite(self.scores.max()):
-            return None
-        best = abs(float(self.scores.max()))
-        within = GOOD_WITHIN * best if self.good_within is None else self.good_within
-        return good_band(self.learning_rates, self.scores, within)
+from lion_jax.lab.training import Outcome
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
@@ -175,7 +68,7 @@ class Comparison(Report):
 
     def headline(self) -> str:
         """The task, and who is ahead."""
-        best = f"{self.best.rule} has the best {self.metric}, {_mean(self.best)}"
+        best = f"{self.best.rule} has the best {self.metric}, {mean_of(self.best)}"
         return f"{self.task['name']}, {len(self.results)} rules: {best}"
 
     def records(self) -> list[dict[str, Any]]:
@@ -272,7 +165,7 @@ class Comparison(Report):
                 f"best\n{n}": f"{result.chosen[n]:.2g}" if n in result.chosen else "-"
                 for n in others
             },
-            f"test\n{self.metric}": _mean(result),
+            f"test\n{self.metric}": mean_of(result),
         }
         if self.against is None:
             open_ = "≥ " if band and band.is_open else ""
@@ -290,7 +183,7 @@ class Comparison(Report):
         if result is self.baseline:
             return "-"
         mean, low, high = self.difference(result)
-        form = _form(self.baseline)
+        form = form_of(self.baseline)
         return f"{mean:+{form}} ± " + ("?" if math.isnan(low) else f"{(high - low) / 2:{form}}")
 
     def lines(self) -> list[str]:
@@ -302,7 +195,7 @@ class Comparison(Report):
         if not any(math.isfinite(result.test) for result in self.results):
             return [f"No rule has a finite test {self.metric}."]
         return [
-            f"{baseline.rule} has {said} {_mean(baseline)}.",
+            f"{baseline.rule} has {said} {mean_of(baseline)}.",
             *(self._place(other) for other in self.ranked if other is not baseline),
             *self._edges(),
             *self._dead_steps(),
@@ -313,12 +206,12 @@ class Comparison(Report):
         if not math.isfinite(other.test):
             return f"{other.rule} has no finite test {self.metric}."
         if not math.isfinite(self.baseline.test):
-            return f"{other.rule} has a test {self.metric} of {_mean(other)}."
+            return f"{other.rule} has a test {self.metric} of {mean_of(other)}."
         gap = self.baseline.tests - other.tests
         gap = gap if self.is_up else -gap
         is_ahead = gap.mean() < 0
         mean, low, high = difference(-gap if is_ahead else gap)
-        form = _form(self.baseline)
+        form = form_of(self.baseline)
         place = f"{other.rule} is {mean:{form}} {'ahead' if is_ahead else 'behind'}"
         if math.isnan(low):
             return f"{place}; one seed says nothing about chance."
@@ -350,82 +243,9 @@ class Comparison(Report):
 
     def picture(self) -> Picture:
         """The test metric against the learning rate, and the training loss over the steps."""
-        figure = Picture(figsize=(11, 5), dpi=150, layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        self._draw_rates(left)
-        self._draw_curves(right)
-        figure.suptitle(self.title())
-        figure.legend(
-            *left.get_legend_handles_labels(),
-            title="large marker: the rate chosen on validation data, with mean ± standard error",
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-            fontsize=9,
-            title_fontsize=9,
-        )
-        return figure
-
-    def _draw_rates(self, axes: Axes) -> None:
-        """A line, a 95% interval and the chosen rate per rule; points where more was tuned."""
-        chosen = [result.test for result in self.results if math.isfinite(result.test)]
-        if self.is_up and all(0 <= value <= 1 for value in chosen):
-            floor = max(0.0, math.floor(10 * min(chosen, default=0) - 1) / 10)
-            axes.set_ylim(floor, 1.0)
-        elif chosen:
-            worst, best = (min(chosen), max(chosen)) if self.is_up else (max(chosen), min(chosen))
-            margin = abs(worst - best) or abs(best) or 1.0
-            ends = sorted((best + 0.3 * (best - worst), worst + 2 * (worst - best or -margin)))
-            axes.set_ylim(*ends)
-        floor = axes.get_ylim()[0 if self.is_up else 1]
-        for result, look in zip(self.results, self._looks(), strict=True):
-            tests, rates = result.outcome.test[self.metric], result.learning_rates
-            mean, half = tests.mean(axis=1), np.nan_to_num(half_interval(tests))
-            colour, is_grid = look["color"], len(result.trials) == 1
-            line = {**look, "linestyle": look["linestyle"] if is_grid else "none"}
-            if is_grid:
-                low, high = mean - half, mean + half
-                axes.fill_between(rates, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(rates, mean, **line, markersize=4, linewidth=1.5)
-            at = ", ".join(f"{value:.2g}" for value in result.chosen.values())
-            axes.plot(
-                result.best_learning_rate,
-                result.test,
-                **{**line, "linestyle": "none"},
-                markersize=10,
-                markeredgecolor="black",
-                label=f"{result.rule}  {_mean(result)}  at {at}",
-            )
-            diverged = rates[result.outcome.diverged.any(axis=1)]
-            if len(diverged):
-                floors = np.full(len(diverged), floor)
-                axes.plot(
-                    diverged, floors, "x", color=colour, markersize=8, clip_on=False, zorder=3
-                )
-        if any(result.outcome.diverged.any() for result in self.results):
-            axes.plot([], [], "x", color="gray", label="a seed or more diverged")
-        axes.set(
-            xscale="log",
-            xlabel="peak learning rate",
-            ylabel=f"test {self.metric}",
-            title="mean and 95% interval",
-        )
-        tidy(axes)
-
-    def _draw_curves(self, axes: Axes) -> None:
-        """The training loss at the chosen rate, the mean over seeds."""
-        for result, look in zip(self.results, self._looks(), strict=True):
-            curve = result.outcome.curve.mean(axis=0)
-            steps = self.settings["steps"] * (np.arange(len(curve)) + 0.5) / len(curve)
-            axes.plot(steps, curve, **{**look, "marker": ""}, linewidth=1.2)
-            if np.all(curve > 0):
-                axes.set_yscale("log")
         unit = f" ({self.task['loss_unit']})" if self.task["loss_unit"] else ""
-        axes.set(xlabel="step", ylabel=f"training loss{unit}", title="at the chosen rate")
-        tidy(axes)
-
-    def _looks(self) -> list[dict[str, Any]]:
-        return list(looks(result.rule for result in self.results).values())
+        steps, loss = self.settings["steps"], f"training loss{unit}"
+        return draw(self.results, self.title(), self.is_up, steps, loss)
 
     def title(self) -> str:
         """Task, steps, batches, schedule and seeds."""
@@ -435,17 +255,6 @@ class Comparison(Report):
             f"{self.task['name']}, {settings['steps']} steps of {settings['batch_size']} examples, "
             f"{settings['schedule']} schedule, {seeds}"
         )
-
-
-def _mean(result: Result) -> str:
-    """The mean on test data with its standard error."""
-    error, form = result.standard_error, _form(result)
-    return f"{result.test:{form}} ± " + ("?" if math.isnan(error) else f"{error:{form}}")
-
-
-def _form(result: Result) -> str:
-    """Four decimals, unless the figure is so small or large that they say little."""
-    return ".4f" if 0.01 <= abs(result.test) < 1000 or result.test == 0 else ".4g"
 
 
 def _columns(outcome: Outcome) -> list[tuple[str, np.ndarray]]:

@@ -10,7 +10,8 @@ import jax
 
 from lion_jax.lab import files, progress
 from lion_jax.lab.choosing import choose_rules, choose_task
-from lion_jax.lab.comparing.report import Comparison, Result
+from lion_jax.lab.comparing.report import Comparison
+from lion_jax.lab.comparing.result import Result
 from lion_jax.lab.errors import RequestError, check_whole, known
 from lion_jax.lab.progress import OnProgress, Tell
 from lion_jax.lab.provenance import provenance

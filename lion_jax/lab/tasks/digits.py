@@ -7,7 +7,9 @@ import numpy as np
 import sklearn.datasets
 from sklearn.model_selection import train_test_split
 
-from lion_jax.lab.tasks.task import Data, Labelled, Task, classification
+from lion_jax.lab.tasks.classification import classification
+from lion_jax.lab.tasks.data import Data, Labelled
+from lion_jax.lab.tasks.task import Task
 
 
 class _Perceptron(nn.Module):

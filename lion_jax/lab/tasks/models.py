@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from lion_jax.lab.errors import RequestError
-from lion_jax.lab.tasks.task import Data, Task, splits_of
+from lion_jax.lab.tasks.data import Data, splits_of
+from lion_jax.lab.tasks.task import Task
 
 _Init = Callable[[jax.Array], tuple[Any, Any]]
 """`key -> (params, state)`."""

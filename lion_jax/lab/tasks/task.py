@@ -1,19 +1,16 @@
 """A task: parameters to train, their loss, data in three splits, and what is measured."""
 
 import dataclasses
-import hashlib
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import scipy.stats
 
 from lion_jax.lab.errors import RequestError
 from lion_jax.lab.fingerprints import fingerprint
+from lion_jax.lab.tasks.data import row_of, sha256, shown
 
 _NNX_MODULE = "flax.nnx.module.Module"
 _TRY_METRICS = 'Try metrics={"accuracy": ("up", accuracy)}, a function of params and a split.'
@@ -32,32 +29,6 @@ class Metric(NamedTuple):
     direction: Literal["up", "down"]
     function: Callable[..., jax.Array]
     good_within: float | None = None
-
-
-class Data(NamedTuple):
-    """Data in three splits, each a tree of arrays with a leading axis of examples.
-
-    Attributes:
-      train: what is trained on; or a function `step -> batch` of a stream.
-      validation: what chooses the learning rate.
-      test: what the reported figures come from.
-    """
-
-    train: Any
-    validation: Any
-    test: Any
-
-
-class Labelled(NamedTuple):
-    """Examples and their labels.
-
-    Attributes:
-      x: inputs of shape (examples, ...), float32, or int32 where they are indices.
-      y: labels of shape (examples,), int32.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -120,12 +91,12 @@ class Task:
         splits = {"validation": self.validation, "test": self.test}
         train = self._checked_batch() if self.is_stream else self.train
         splits = {"train": train, **splits}
-        (first, expected), *others = ((name, _row(name, split)) for name, split in splits.items())
+        (first, expected), *others = ((name, row_of(name, split)) for name, split in splits.items())
         for name, row in others:
             if row != expected:
                 raise RequestError(
                     f"the splits must have the same structure; an example of {first} is "
-                    f"{_shown(expected)}, one of {name} is {_shown(row)}. Try lab.split(data)"
+                    f"{shown(expected)}, one of {name} is {shown(row)}. Try lab.split(data)"
                 )
         self._check_loss()
 
@@ -201,9 +172,9 @@ class Task:
             "loss_unit": self.loss_unit,
             "program": self._program(),
             "sha256": {
-                "train": _sha256(self.batch() if self.is_stream else self.train),
-                "validation": _sha256(self.validation),
-                "test": _sha256(self.test),
+                "train": sha256(self.batch() if self.is_stream else self.train),
+                "validation": sha256(self.validation),
+                "test": sha256(self.test),
             },
         }
 
@@ -223,7 +194,7 @@ class Task:
     def _checked_batch(self) -> Any:
         """The first batch of a stream, which has to be the same each time."""
         first, again = self.train(np.int32(0)), self.train(np.int32(0))
-        if _sha256(first) != _sha256(again):
+        if sha256(first) != sha256(again):
             raise RequestError(
                 "train must be a function step -> batch that gives the same batch for the same "
                 "step, so that all rules see the same data; got another one the second time. "
@@ -258,7 +229,7 @@ class Task:
         if self.has_state:
             found = jax.eval_shape(self.loss, *start, batch, key)
             if not isinstance(found, tuple) or len(found) != 2:
-                raise RequestError(f"{called} must give (loss, state); got {_shown(found)}")
+                raise RequestError(f"{called} must give (loss, state); got {shown(found)}")
             found = found[0]
         else:
             found = jax.eval_shape(self.loss, start[0], batch, key)
@@ -266,90 +237,6 @@ class Task:
         split = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, self.validation))
         for name, value in jax.eval_shape(self.measure, *start, split).items():
             _check_scalar(f"the metric {name!r}", value)
-
-
-def split(data: Any, shares: tuple[float, float, float] = (0.6, 0.2, 0.2), seed: int = 0) -> Data:
-    """Splits examples at random into training, validation and test data.
-
-    Args:
-      data: a tree of arrays with a leading axis of examples.
-      shares: of the three, each > 0; what they leave of 1 is left out.
-      seed: decides which examples go where.
-
-    Returns:
-      A :class:`Data`, for ``lab.Task(init, loss, *data)``.
-
-    Raises:
-      RequestError: arrays of different lengths, shares that are none, a split without an example.
-    """
-    if len(shares) != 3 or not all(s > 0 for s in shares) or not sum(shares) < 1 + 1e-9:
-        raise RequestError(f"shares must be three numbers > 0, at most 1 in all; got {shares}")
-    _row("data", data)
-    count = len(jax.tree.leaves(data)[0])
-    order = np.random.default_rng(seed).permutation(count)
-    ends = np.round(np.cumsum((0.0, *shares)) * count).astype(int)
-    if min(np.diff(ends)) < 1:
-        raise RequestError(f"each split must have an example; got {count} examples in all")
-    parts = (order[start:end] for start, end in itertools.pairwise(ends))
-    return Data(*(jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], data) for rows in parts))
-
-
-def classification(
-    init: Callable[[jax.Array], Any],
-    logits: Callable[[Any, jax.Array], jax.Array],
-    data: Data,
-    *,
-    name: str = "task",
-    description: str = "",
-) -> Task:
-    """A task of cross-entropy in nats, and accuracy.
-
-    Args:
-      init: `key -> params`.
-      logits: `(params, x) -> logits` of shape (examples, classes).
-      data: splits of inputs and labels, each a pair `(x, y)`, the labels of shape (examples,) and
-        an integer dtype.
-      name: what tables and pictures call it.
-      description: one line on data and model.
-    """
-    for part in splits_of(data):
-        labels = part[1] if isinstance(part, tuple) and len(part) == 2 else np.zeros(())
-        if np.ndim(labels) != 1 or not np.issubdtype(np.asarray(labels).dtype, np.integer):
-            raise RequestError(
-                "each split of a classification must be a pair (x, y), its labels y integers of "
-                f"shape (examples,); got {_shown(part)}. Try y.argmax(-1).astype(int)"
-            )
-
-    def loss(params, batch, key):
-        del key
-        found = logits(params, batch[0])
-        return optax.softmax_cross_entropy_with_integer_labels(found, batch[1]).mean()
-
-    def accuracy(params, split):
-        found = logits(params, jnp.asarray(split[0]))
-        is_right = jnp.argmax(found, axis=-1) == split[1]
-        return jnp.mean(is_right & jnp.isfinite(found).all(axis=-1))  # else the answer is wrong
-
-    return Task(
-        init,
-        loss,
-        *data,
-        metrics={"accuracy": Metric("up", accuracy, good_within=0.01)},
-        name=name,
-        description=description,
-        loss_unit="nats",
-        guess_loss=float(scipy.stats.entropy(np.bincount(data.train[1]))),
-    )
-
-
-def splits_of(data: Any) -> Data:
-    """Data in three splits, refused if they are not."""
-    if not isinstance(data, tuple) or len(data) != 3:
-        raise RequestError(
-            f"data must be three splits, train, validation and test; got {_shown(data)}. "
-            "Try lab.split(data)"
-        )
-    return Data(*data)
 
 
 def _metric(name: str, metric: Any) -> Metric:
@@ -360,36 +247,6 @@ def _metric(name: str, metric: Any) -> Metric:
             f"got {metric!r}. {_TRY_METRICS}"
         )
     return Metric(*metric)
-
-
-def _row(name: str, split: Any) -> tuple[Any, ...]:
-    """The structure of an example, with shapes and dtypes; refuses what has no rows."""
-    leaves = jax.tree.leaves(split)
-    if not leaves or not all(isinstance(x, np.ndarray | jax.Array) and x.ndim for x in leaves):
-        raise RequestError(
-            f"{name} must be a tree of arrays with a leading axis of examples"
-            f"{', or a function step -> batch' if name == 'train' else ''}; got {_shown(split)}"
-        )
-    if len({len(x) for x in leaves}) > 1 or not len(leaves[0]):
-        raise RequestError(
-            f"the arrays of {name} must have one leading axis of examples, of one length > 0; "
-            f"got the shapes {[x.shape for x in leaves]}"
-        )
-    return jax.tree.structure(split), *((x.shape[1:], _dtype_name(x)) for x in leaves)
-
-
-def _dtype_name(x: Any) -> str:
-    """The dtype that an array has once it is jax's."""
-    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return str(x.dtype if is_key else jax.dtypes.canonicalize_dtype(x.dtype))
-
-
-def _shown(tree: Any) -> str:
-    """A tree in few words."""
-    if isinstance(tree, tuple) and tree and isinstance(tree[0], jax.tree_util.PyTreeDef):
-        return f"{tree[0]} of {', '.join(f'{dtype}{list(shape)}' for shape, dtype in tree[1:])}"
-    text = repr(jax.tree.map(lambda x: getattr(x, "shape", type(x).__name__), tree))
-    return text if len(text) < 200 else f"{text[:200]}..."
 
 
 def _check_scalar(what: str, found: Any) -> None:
@@ -407,16 +264,6 @@ def _no_params(got: str) -> RequestError:
         "lab.task_of(model, loss, data), which takes a module of flax or equinox apart "
         "(nnx.split, eqx.partition)"
     )
-
-
-def _sha256(tree: Any) -> str:
-    digest = hashlib.sha256()
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        x = np.asarray(jax.random.key_data(x) if is_key else x)
-        digest.update(f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape} ".encode())
-        digest.update(np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lion_jax.lab.errors import RequestError
-from lion_jax.lab.tasks.task import Data, Labelled, Task, classification
+from lion_jax.lab.tasks.classification import classification
+from lion_jax.lab.tasks.data import Data, Labelled
+from lion_jax.lab.tasks.task import Task
 
 _CONTEXT = 16
 _CHARACTERS = 64
