@@ -82,7 +82,7 @@ def add_output(parser: argparse.ArgumentParser, folder: str) -> None:
 
 
 def names(text: str) -> list[str]:
-    """What stands between the commas that are in no parentheses."""
+    """Splits a text at the commas that are in no parentheses."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")

@@ -165,7 +165,7 @@ def _with_arguments(rule: Rule, text: str) -> Rule:
 
 
 def _from_file(text: str) -> Any:
-    """What has a name in a Python file or module: ``"mine.py:task"``."""
+    """Reads a name from a Python file or module: ``"mine.py:task"``."""
     source, _, name = text.rpartition(":")
     try:
         module = _loaded(source)

@@ -15,7 +15,7 @@ _TOO_EARLY = 0.02
 
 
 class Progress(NamedTuple):
-    """What runs, how far it is, and what remains.
+    """The stage that runs, how far it is, and how long the rest takes.
 
     Attributes:
       stage: what runs, such as a rule's name.
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
 
 OnProgress = Callable[[Progress], None]
 Tell = Callable[[str, int, int], None]
-"""What a command calls with a stage, what is done of it and what there is to do."""
+"""A command calls it with a stage, the steps done and the steps in all."""
 
 
 def teller(on_progress: OnProgress, stages: Sequence[str]) -> Tell:

@@ -15,7 +15,7 @@ import lion_jax
 
 
 def provenance(device: str | None = None) -> dict[str, Any]:
-    """What a record says of its origin.
+    """The origin of a result, for its record.
 
     Args:
       device: what the figures were taken on; None is jax's first device.

@@ -69,12 +69,12 @@ class Report:
 
     @property
     def is_empty(self) -> bool:
-        """Whether an interruption left nothing to show."""
+        """Tells whether an interruption left nothing to show."""
         return not self.records()
 
     @property
     def is_finished(self) -> bool:
-        """Whether everything that was asked for is there."""
+        """Tells whether every rule was run."""
         return not self.missing
 
     def save(self, folder: str | Path, picture: str = "png") -> list[Path]:

@@ -48,7 +48,7 @@ def run(command: ModuleType, options: argparse.Namespace) -> int:
 def _reports(
     command: ModuleType, options: argparse.Namespace, on_progress: progress.OnProgress
 ) -> Iterator[Report]:
-    """What the command's function gives for the options of its arguments' names."""
+    """Calls the command's function with the options that have its arguments' names."""
     if hasattr(command, "reports"):
         return command.reports(options, on_progress)
     run = importlib.import_module(f"{command.__package__}.run")
@@ -59,7 +59,7 @@ def _reports(
 
 
 def _earlier(folder: Path, options: argparse.Namespace) -> str:
-    """What the folder holds that will be replaced; empty if that is nothing."""
+    """A warning of the result that will be replaced; empty if there is none."""
     if getattr(options, "resume", False) or not (folder / RESULT).is_file():
         return ""
     try:

@@ -74,7 +74,7 @@ class Run(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """What a seed decides: initial parameters, the order of the examples, and noise in the loss."""
+    """The keys of a seed: for initial parameters, the order of the examples, noise in the loss."""
 
     init: jax.Array
     order: jax.Array

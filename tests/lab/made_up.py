@@ -52,7 +52,7 @@ def comparison_of(task, *results, against=None, missing=()):
 
 
 def rendered(table, width=100):
-    """What a table prints."""
+    """The text that a table prints."""
     console = Console(width=width)
     with console.capture() as capture:
         console.print(table)

@@ -1,4 +1,4 @@
-"""What a run is, said plainly: the order of its examples, and one step after the other."""
+"""A run, said plainly: the order of its examples, and one step after the other."""
 
 import jax
 import numpy as np

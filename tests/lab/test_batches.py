@@ -115,7 +115,7 @@ def test_a_stream_may_read_a_file_named_by_the_step(tmp_path):
 
 
 def test_a_stream_that_takes_no_notice_of_the_step_is_refused():
-    """As one that reads an iterator, which every rule and seed would find elsewhere."""
+    """An iterator, for example: every rule and seed would find it elsewhere."""
     iterator = iter(range(100))
 
     def stream(step):

@@ -37,24 +37,6 @@ def several(task):
     return lab.find(task, ["lion", "sgd", BROKEN], **SMALL)
 
 
-@pytest.fixture(scope="module")
-def with_state():
-    """A line fitted to inputs less their running mean, which the task carries as its state."""
-    x = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32) + 1
-
-    def loss(w, mean, batch, key):
-        del key
-        x, y = batch
-        mean = 0.9 * mean + 0.1 * x.mean(0)
-        return jnp.mean(((x - mean[None]) @ w - y) ** 2), mean
-
-    def init(key):
-        return jax.random.normal(key, (3,)), jnp.zeros(3)
-
-    data = lab.split((x, x @ np.array([1.0, -2.0, 3.0], np.float32)))
-    return lab.Task(init, loss, *data, name="with state", has_state=True)
-
-
 def make_broken(learning_rate):
     """Steps of NaN."""
     return optax.chain(optax.sgd(learning_rate), optax.scale(jnp.nan))

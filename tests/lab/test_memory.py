@@ -40,7 +40,7 @@ def refuse(monkeypatch):
 
 
 def trained(task, heard=lambda t: None):
-    """What comes of three learning rates and two seeds."""
+    """The outcome of three learning rates and two seeds."""
     outcome, _ = training.train(
         task,
         RULES["sgd"],

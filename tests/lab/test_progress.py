@@ -19,7 +19,7 @@ def clock(monkeypatch):
 
 
 def told(clock, stages, events):
-    """What a listener hears of events: seconds, and what is told at that time."""
+    """The events that a listener hears: seconds, and what is told at that time."""
     heard = []
     tell = progress.teller(heard.append, stages)
     for clock.now, *event in events:

@@ -60,3 +60,9 @@ def test_they_are_listed_with_what_they_do(capsys):
     printed = capsys.readouterr().out
     for name in AMONG_REPLICAS:
         assert name in printed
+
+
+def test_the_steps_of_replicas_are_told_apart(task):
+    params = jax.eval_shape(lambda: task.start(jax.random.key(0))[0])
+    programs = {rule.program(params) for rule in AMONG_REPLICAS.values()}
+    assert len(programs) == len(AMONG_REPLICAS)

@@ -190,7 +190,7 @@ def test_what_is_empty_is_loaded_and_has_no_picture(plain, tmp_path):
 
 
 def damaged(text):
-    """What makes a saved result another text."""
+    """Damage to a saved result."""
     return lambda path: path.write_text(text(path.read_text()))
 
 

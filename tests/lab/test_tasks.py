@@ -102,7 +102,7 @@ def test_the_loss_of_a_task_with_state_is_a_metric_too():
 
 
 def test_noise_in_the_loss_is_fresh_in_each_step_and_the_seed_s_own():
-    """As of dropout, which leaves some inputs out."""
+    """Dropout, for example, leaves some inputs out."""
 
     def loss(w, batch, key):
         kept = jax.random.bernoulli(key, 0.5, batch[0].shape)
@@ -143,7 +143,7 @@ def test_a_stream_trains_each_seed_on_steps_of_its_own(stream):
 
 
 def test_the_first_metric_decides_in_its_direction(instant):
-    """Of two that have the same figures."""
+    """Two metrics have the same figures here."""
 
     def loss(w, split):
         return square(w, split, None)

@@ -72,24 +72,6 @@ def small(watched):
     return watched.seen
 
 
-@pytest.fixture(scope="module")
-def with_state():
-    """A line fitted to inputs less their running mean, which the task carries as its state."""
-    x = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32) + 1
-
-    def loss(w, mean, batch, key):
-        del key
-        x, y = batch
-        mean = 0.9 * mean + 0.1 * x.mean(0)
-        return jnp.mean(((x - mean[None]) @ w - y) ** 2), mean
-
-    def init(key):
-        return jax.random.normal(key, (3,)), jnp.zeros(3)
-
-    data = lab.split((x, x @ np.array([1.0, -2.0, 3.0], np.float32)))
-    return lab.Task(init, loss, *data, name="with state", has_state=True)
-
-
 def steps_of(task, tx, batches=None):
     """Gradient, parameters, loss and update of each step of a plain loop, and the state after."""
     seed, steps, size = SMALL["seed"], SMALL["steps"], SMALL["batch_size"]
@@ -141,7 +123,7 @@ def assert_seen(values, task, tx, batches=None):
 
 
 def observation_of(task, steps, settings, rates, values):
-    """What was seen of some rules, made up."""
+    """A made-up observation of some rules."""
     return Observation(
         settings={**SMALL, "every": 1, "schedule": "cosine", "tuned": []} | settings,
         task=task.described(),
@@ -168,7 +150,7 @@ def test_a_task_s_state_is_carried_from_step_to_step(with_state):
 
 
 def test_a_seed_sees_its_own_steps_of_a_stream():
-    """Those that it sees in a comparison of as many steps: seed 3 begins where seed 2 ends."""
+    """The batches of a comparison of as many steps: seed 3 begins where seed 2 ends."""
     points = np.random.default_rng(0).standard_normal((48, 4, 3)).astype(np.float32)
 
     def loss(params, batch, key):

@@ -39,7 +39,7 @@ class Comparison(Report):
 
     @property
     def is_up(self) -> bool:
-        """Whether more of the metric is better."""
+        """Tells whether more of the metric is better."""
         return self.task["metrics"][self.metric] == "up"
 
     @property
@@ -258,7 +258,7 @@ class Comparison(Report):
 
 
 def _columns(outcome: Outcome) -> list[tuple[str, np.ndarray]]:
-    """What a record of a run says of it."""
+    """The columns of a run's record."""
     return [
         ("train_loss", outcome.train_loss),
         *((f"validation_{name}", values) for name, values in outcome.validation.items()),

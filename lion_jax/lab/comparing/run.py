@@ -165,7 +165,7 @@ def _finished(
 
 
 def _described(task: Task, rule: Rule) -> dict[str, Any]:
-    """What decides a rule's figures, with a fingerprint of its step."""
+    """A rule's description, with a fingerprint of its step."""
     stored = task.stored_in(rule.params_dtype)
     params = jax.eval_shape(lambda: stored.start(jax.random.key(0))[0])
     return {**rule.described(), "program": rule.program(params)}

@@ -156,17 +156,20 @@ class Rule:
         """A first step, its arguments, and the schedules that it was made with."""
         schedules = []
 
-        def step(peak, tuned, params):
+        def step(peak, tuned, params, gradients):
             schedules.append(PeakSchedule(peak, lambda count: peak))
             tx = self.on(schedules[-1], **tuned)
-            extra = {"value": peak, "grad": params, "value_fn": lambda params: peak}
-            return tx.update(params, tx.init(params), params, **extra)
+            extra = {"value": peak, "grad": gradients, "value_fn": lambda params: peak}
+            return tx.update(gradients, tx.init(params), params, **extra)
 
-        arguments = jnp.float32(1e-3), jax.tree.map(jnp.float32, self._ends(1)), params
-        if self.replicas > 1:
-            nowhere = (None, None, None)
-            step = jax.vmap(step, nowhere, axis_name=REPLICAS, axis_size=self.replicas)
-        return step, arguments, schedules
+        rest = jnp.float32(1e-3), jax.tree.map(jnp.float32, self._ends(1)), params
+        if self.replicas == 1:
+            return step, (*rest, params), schedules
+        on_all = jax.vmap(step, (None, None, None, 0), axis_name=REPLICAS)
+        of_each = jax.tree.map(
+            lambda p: jax.ShapeDtypeStruct((self.replicas, *p.shape), p.dtype), params
+        )
+        return on_all, (*rest, of_each), schedules
 
     def _ends(self, end: int) -> dict[str, float]:
         """The smallest or the largest value of what is tuned."""
@@ -199,7 +202,7 @@ class Rule:
         }
 
     def described(self) -> dict[str, Any]:
-        """What a record says of it: everything that decides its figures."""
+        """The rule in plain data: everything that decides its figures."""
         return {
             "name": self.name,
             "description": self.description,

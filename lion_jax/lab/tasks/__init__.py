@@ -1,1 +1,1 @@
-"""What is trained: tasks of one's own and those that come with the lab."""
+"""The tasks that rules are trained on: your own, and those that come with the lab."""

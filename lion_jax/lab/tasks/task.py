@@ -102,7 +102,7 @@ class Task:
 
     @property
     def is_stream(self) -> bool:
-        """Whether training data are a function of the step."""
+        """Tells whether training data are a function of the step."""
         return callable(self.train)
 
     @property
@@ -163,7 +163,7 @@ class Task:
         return dataclasses.replace(self, init=init, loss=in_float32(self.loss), metrics=metrics)
 
     def described(self) -> dict[str, Any]:
-        """What a record says of it: names, sizes, directions, and hashes of the data."""
+        """The task in plain data: names, sizes, directions, and hashes of the data."""
         return {
             "name": self.name,
             "description": self.description,

@@ -139,7 +139,7 @@ def watch(
 def _tune(
     task: Task, rules: list[Rule], run: dict[str, Any], batch_size: int | None, told: Tell
 ) -> dict[str, dict[str, float]]:
-    """What `compare` chooses for each rule, by argument."""
+    """Tunes each rule with `compare`; gives its arguments by name."""
 
     def on_progress(of: Progress) -> None:
         told(f"tuning {of.stage}", of.done, of.total)
@@ -199,7 +199,7 @@ def _program(
 def _given_rates(
     learning_rate: float | Mapping[str, float] | None, rules: list[Rule]
 ) -> dict[str, dict[str, float]]:
-    """What somebody gave for each rule, by argument; the middle of what it tunes besides."""
+    """The learning rate given for each rule, and the middle of its other ranges."""
     by_name = {rule.name: rule for rule in rules}
     if learning_rate is None:
         return {}

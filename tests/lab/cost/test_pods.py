@@ -122,7 +122,7 @@ def test_all_rules_are_checked_before_the_compiler_is_asked_for(rules, monkeypat
 
 
 def requests(*arguments, monkeypatch, **words):
-    """What is asked of the compiler, which is not there."""
+    """Requests to a compiler that is not there."""
     asked = []
 
     def request(*of):
@@ -250,7 +250,7 @@ def test_a_task_has_its_own_parameters_or_those_asked_for(line):
 
 
 def step_on(tx, sharding, chips=4):
-    """Of a small model on chips that are this machine's."""
+    """A small model on this machine's own devices."""
     mesh = jax.make_mesh((1, chips), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
     return make_step(sharding, tx, abstract_params({"w": (8, 16)}, "float32"), mesh)
 
