@@ -23,6 +23,7 @@ from lion_jax._core.inner import as_before
 from lion_jax._core.kinds import Kind, Number, Numbers
 from lion_jax._core.leaves import map_present, weights_of
 from lion_jax._core.missing import gradients_of_weights, put_back, update_present
+from lion_jax._core.one_pass import beside_moments
 from lion_jax._core.types import Leaf, Scalar
 
 P = ParamSpec("P")
@@ -187,7 +188,7 @@ def _surround(
         *_, count, inner_state = state if is_counting else (None, state)
         rule, values = rule_at(count)
         wide, inner_state = update_present(rule, gradients, inner_state, weights, **extra_args)
-        new_updates = _rounded(wide, updates, params)
+        new_updates = beside_moments(_rounded(wide, updates, params), inner_state)
         new_state = state_of(
             values, count if count is None else next_count(count), inner_state, hidden_names(state)
         )

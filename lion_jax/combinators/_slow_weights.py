@@ -73,8 +73,9 @@ def synchronize(
     _put(us, wide, wide_us)
     sources = dict(zip(wide, ((p,) for p in new_ps), strict=True))
     sources |= {i: (ps[i], us[i]) for i in narrow}
+    # XLA:GPU copies what a conditional hands through, in all of its branches but the first.
     renewed = jax.lax.cond(
-        is_sync, _renew, _keep, _at(slow, ours), [sources[i] for i in ours], slow_step_size
+        ~is_sync, _keep, _renew, _at(slow, ours), [sources[i] for i in ours], slow_step_size
     )
     _put(slow, ours, renewed)
     (narrow_us,) = map_leaves(
