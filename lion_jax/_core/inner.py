@@ -1,5 +1,6 @@
 """Updates of a wrapped transformation: as before in shapes and dtypes, and only where asked."""
 
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from lion_jax._core.leafwise import map_leaves, sum_leaves
 from lion_jax._core.leaves import numbers_of
 from lion_jax._core.missing import update_present
 from lion_jax._core.types import AxisName, PyTree
+
+_IS_SELECTED: ContextVar[bool] = ContextVar("is_selected", default=False)
 
 
 def init(inner: optax.GradientTransformation, params: optax.Params) -> optax.OptState:
@@ -37,6 +40,32 @@ def update(
     return updates, as_before(new_state, state)
 
 
+def update_to_select(
+    inner: optax.GradientTransformationExtraArgs,
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, optax.OptState]:
+    """One update as of :func:`update`, for :func:`take_where` to select from.
+
+    Meanwhile :func:`is_selected` is true for whatever is inside.
+    """
+    token = _IS_SELECTED.set(True)
+    try:
+        return update(inner, updates, state, params, **extra_args)
+    finally:
+        _IS_SELECTED.reset(token)
+
+
+def is_selected() -> bool:
+    """Tells whether the new state will be selected leaf by leaf against the old one.
+
+    A conditional then saves nothing: both are read in any case, and what it gives is copied first.
+    """
+    return _IS_SELECTED.get()
+
+
 def update_where(
     is_taken: jax.Array,
     inner: optax.GradientTransformationExtraArgs,
@@ -50,7 +79,7 @@ def update_where(
     The update is computed in either case and selected leaf by leaf. A conditional around it would
     keep it from fusing with what comes before and after: more bytes through memory, not fewer.
     """
-    updates, new_state = update(inner, updates, state, params, **extra_args)
+    updates, new_state = update_to_select(inner, updates, state, params, **extra_args)
     return take_where(is_taken, updates, new_state, state)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._core.dtypes import at_least_float32, cast
+from lion_jax._core.inner import is_selected
 from lion_jax._core.leafwise import map_leaves
 from lion_jax._core.leaves import has_gradient, is_array, is_none, is_weight
 from lion_jax._core.types import Scalar
@@ -52,9 +53,8 @@ def synchronize(
 ) -> tuple[optax.Updates, optax.Params]:
     """The updates and slow weights after a step that ends, where `is_sync`, with fast = slow.
 
-    Slow weights are touched at synchronizations only, in one conditional for all leaves. They
-    become what the parameters became, which are in memory anyway; but where parameters are
-    narrower, slow weights take the step themselves, and the parameters follow.
+    Slow weights become what the parameters became, which are in memory anyway; but where parameters
+    are narrower, slow weights take the step themselves, and the parameters follow.
     """
     slow, treedef = jax.tree.flatten(slow_params, is_leaf=is_none)
     us, ps = treedef.flatten_up_to(updates), treedef.flatten_up_to(params)
@@ -73,10 +73,7 @@ def synchronize(
     _put(us, wide, wide_us)
     sources = dict(zip(wide, ((p,) for p in new_ps), strict=True))
     sources |= {i: (ps[i], us[i]) for i in narrow}
-    # XLA:GPU copies what a conditional hands through, in all of its branches but the first.
-    renewed = jax.lax.cond(
-        ~is_sync, _keep, _renew, _at(slow, ours), [sources[i] for i in ours], slow_step_size
-    )
+    renewed = _renew_where(is_sync, _at(slow, ours), [sources[i] for i in ours], slow_step_size)
     _put(slow, ours, renewed)
     (narrow_us,) = map_leaves(
         _follow, (_at(us, narrow),), (_at(ps, narrow), _at(slow, narrow)), is_sync=is_sync
@@ -120,6 +117,23 @@ def _synchronize(u, p, slow, *, is_sync, slow_step_size):
 
 def _follow(u, p, slow, *, is_sync):
     return (jnp.where(is_sync, slow - p, u),)
+
+
+def _renew_where(is_sync, slow, sources, slow_step_size):
+    """Slow weights that are renewed where `is_sync`, in one conditional, which else leaves them."""
+    if is_selected():
+        renewed = _renew(slow, sources, slow_step_size)
+        return [jnp.where(is_sync, new, old) for new, old in zip(renewed, slow, strict=True)]
+
+    def renew_or_keep(slow, sources):
+        return jax.lax.cond(is_sync, _renew, _keep, slow, sources, slow_step_size)
+
+    def keep_or_renew(slow, sources):
+        return jax.lax.cond(~is_sync, _keep, _renew, slow, sources, slow_step_size)
+
+    # What a branch hands through XLA:GPU copies unless it is the first, XLA:CPU if it is.
+    of_gpus = dict.fromkeys(("cuda", "rocm"), keep_or_renew)
+    return jax.lax.platform_dependent(slow, sources, **of_gpus, default=renew_or_keep)
 
 
 def _renew(slow, sources, slow_step_size):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._core.counters import next_count, zero
-from lion_jax._core.inner import is_finite, take_where, update
+from lion_jax._core.inner import is_finite, take_where, update_to_select
 from lion_jax._core.kinds import SUMMED_AXES, TRANSFORMATION, integer
 from lion_jax._core.rule import combinator
 from lion_jax._core.states import the_only
@@ -97,7 +97,9 @@ def with_finite_guard(
 
     def update_fn(updates, state, params=None, **extra_args):
         is_taken = is_finite(updates, axis_name)
-        updates, new_state = update(inner, updates, state.inner_state, params, **extra_args)
+        updates, new_state = update_to_select(
+            inner, updates, state.inner_state, params, **extra_args
+        )
         updates, inner_state = take_where(is_taken, updates, new_state, state.inner_state)
         inner_state = with_loss_scales_of(new_state, inner_state)  # or they would never fall
         in_a_row = jnp.where(is_taken, 0, next_count(state.skipped_in_a_row))

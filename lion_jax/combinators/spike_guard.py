@@ -9,7 +9,7 @@ import optax
 from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.checks import check_metric
 from lion_jax._core.counters import next_count, zero
-from lion_jax._core.inner import take_where, update
+from lion_jax._core.inner import take_where, update_to_select
 from lion_jax._core.kinds import POSITIVE, SUMMED_AXES, TRANSFORMATION, choice, integer
 from lion_jax._core.leafwise import sum_leaves
 from lion_jax._core.missing import gradients_of_weights
@@ -148,7 +148,7 @@ def with_spike_guard(
         is_taken = is_finite & (is_level | (state.entered < enough))
         enters = {"finite": is_finite, "accepted": is_taken, "all": jnp.ones((), bool)}[keep]
         i = state.entered % window
-        new_updates, new_state = update(
+        new_updates, new_state = update_to_select(
             inner, updates, state.inner_state, params, value=value, **extra_args
         )
         new_updates, inner_state = take_where(is_taken, new_updates, new_state, state.inner_state)

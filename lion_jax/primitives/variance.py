@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 from lion_jax._core.arithmetic import sqrt, sum_of_squares
@@ -79,4 +80,4 @@ def _variance_reduced(g, negative_g, *, b1, gamma, max_norm=None):
     a = g + gamma * b1 / (1 - b1) * (g + negative_g)
     if max_norm is not None:
         a = a * shortening(sqrt(sum_of_squares(a)), max_norm)
-    return a, -g
+    return a, jnp.where(negative_g == -g, negative_g, -g)
