@@ -1,4 +1,4 @@
-"""A form of narrow updates that lets XLA:TPU write them and the moments in one pass."""
+"""Forms of the same numbers that compilers write in one pass and in place."""
 
 from typing import Any
 
@@ -8,6 +8,14 @@ import optax
 from jax.core import Tracer
 
 from lion_jax._core.types import PyTree
+
+
+def in_place_of(old: jax.Array, new: jax.Array) -> jax.Array:
+    """The new number, selected by the old one that it replaces.
+
+    XLA:GPU writes in place only what is made of what it replaces, and copies all else once more.
+    """
+    return jnp.where((old == new) & (new != 0), old, new)  # 0 has a sign
 
 
 def beside_moments(updates: optax.Updates, state: optax.OptState) -> optax.Updates:

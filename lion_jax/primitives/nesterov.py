@@ -9,6 +9,7 @@ import optax
 from lion_jax._core.arithmetic import sqrt
 from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE
 from lion_jax._core.leafwise import leafwise
+from lion_jax._core.one_pass import in_place_of
 from lion_jax._core.rule import primitive
 
 
@@ -158,5 +159,4 @@ def _adan(g, m, v, n, negative_g, *, t, b1, b2, b3, eps, bias1, bias2, bias3):
     v = b2 * v + (1 - b2) * delta
     n = b3 * n + (1 - b3) * (g + b2 * delta) ** 2
     u = (m / bias1 + b2 * v / bias2) / (sqrt(n / bias3) + eps)
-    # Never the old one, as t >= 1; but GPUs write in place only what is made of what it replaces.
-    return u, m, v, n, jnp.where(t == 0, negative_g, -g)
+    return u, m, v, n, in_place_of(negative_g, -g)

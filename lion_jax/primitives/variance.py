@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import optax
 
 from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE
 from lion_jax._core.leafwise import leafwise
+from lion_jax._core.one_pass import in_place_of
 from lion_jax._core.rule import primitive
 from lion_jax.primitives.clipping import MAX_NORM, shortening
 
@@ -80,4 +80,4 @@ def _variance_reduced(g, negative_g, *, b1, gamma, max_norm=None):
     a = g + gamma * b1 / (1 - b1) * (g + negative_g)
     if max_norm is not None:
         a = a * shortening(sqrt(sum_of_squares(a)), max_norm)
-    return a, jnp.where(negative_g == -g, negative_g, -g)
+    return a, in_place_of(negative_g, -g)
