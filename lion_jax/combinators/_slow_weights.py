@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._core.conditional import is_selected
 from lion_jax._core.dtypes import at_least_float32, cast
-from lion_jax._core.inner import is_selected
 from lion_jax._core.leafwise import map_leaves
 from lion_jax._core.leaves import has_gradient, is_array, is_none, is_weight
 from lion_jax._core.types import Scalar
@@ -123,7 +123,7 @@ def _renew_where(is_sync, slow, sources, slow_step_size):
     """Slow weights that are renewed where `is_sync`, in one conditional, which else leaves them."""
     if is_selected():
         renewed = _renew(slow, sources, slow_step_size)
-        return [jnp.where(is_sync, new, old) for new, old in zip(renewed, slow, strict=True)]
+        return jax.tree.map(lambda new, old: jnp.where(is_sync, new, old), renewed, slow)
 
     def renew_or_keep(slow, sources):
         return jax.lax.cond(is_sync, _renew, _keep, slow, sources, slow_step_size)

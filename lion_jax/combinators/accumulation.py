@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from lion_jax._core.checks import check_match
+from lion_jax._core.conditional import update_where
 from lion_jax._core.counters import next_count, zero
 from lion_jax._core.dtypes import widen
-from lion_jax._core.inner import update_where
 from lion_jax._core.kinds import TRANSFORMATION, integer
 from lion_jax._core.leafwise import map_leaves, zeros_like
 from lion_jax._core.leaves import is_none, is_weight

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._core.conditional import update_where
 from lion_jax._core.counters import next_count, zero
-from lion_jax._core.inner import is_finite, take_where, update_to_select
+from lion_jax._core.inner import is_finite
 from lion_jax._core.kinds import SUMMED_AXES, TRANSFORMATION, integer
 from lion_jax._core.rule import combinator
 from lion_jax._core.states import the_only
 from lion_jax._core.types import AxisName
-from lion_jax.combinators.loss_scale import with_loss_scales_of
+from lion_jax.combinators.loss_scale import kept_loss_scales
 
 
 class FiniteGuardState(NamedTuple):
@@ -97,11 +98,15 @@ def with_finite_guard(
 
     def update_fn(updates, state, params=None, **extra_args):
         is_taken = is_finite(updates, axis_name)
-        updates, new_state = update_to_select(
-            inner, updates, state.inner_state, params, **extra_args
+        updates, inner_state = update_where(
+            is_taken,
+            inner,
+            updates,
+            state.inner_state,
+            params,
+            kept=kept_loss_scales(state.inner_state),
+            **extra_args,
         )
-        updates, inner_state = take_where(is_taken, updates, new_state, state.inner_state)
-        inner_state = with_loss_scales_of(new_state, inner_state)  # or they would never fall
         in_a_row = jnp.where(is_taken, 0, next_count(state.skipped_in_a_row))
         gives_up = max_consecutive is not None and in_a_row >= jnp.asarray(
             max_consecutive, in_a_row.dtype

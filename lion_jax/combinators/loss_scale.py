@@ -1,16 +1,17 @@
 """Gradients of a loss that was scaled up, so that they survive float16."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lion_jax._core.conditional import Kept, update_where
 from lion_jax._core.counters import next_count, zero
 from lion_jax._core.dtypes import at_least_float32
-from lion_jax._core.inner import is_finite, update, update_where
+from lion_jax._core.inner import is_finite, update
 from lion_jax._core.kinds import SUMMED_AXES, TRANSFORMATION, Number, integer
 from lion_jax._core.leafwise import map_leaves
 from lion_jax._core.leaves import is_weight
@@ -180,18 +181,25 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
     )
 
 
-def with_loss_scales_of(new: optax.OptState, state: optax.OptState) -> optax.OptState:
+def kept_loss_scales(state: optax.OptState) -> Kept | None:
+    """What a guard keeps of a skipped step: dynamic loss scales, which would else never fall."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_scale)
+    return _with_loss_scales_of if any(map(_is_scale, nodes)) else None
+
+
+def _with_loss_scales_of(new: optax.OptState, state: optax.OptState) -> optax.OptState:
     """A state with the dynamic loss scales of another, and all else its own."""
 
-    def is_scale(x):
-        return isinstance(x, DynamicLossScaleState)
-
     def merge(n, s):
-        if not is_scale(n):
+        if not _is_scale(n):
             return s
-        return n._replace(inner_state=with_loss_scales_of(n.inner_state, s.inner_state))
+        return n._replace(inner_state=_with_loss_scales_of(n.inner_state, s.inner_state))
 
-    return jax.tree.map(merge, new, state, is_leaf=is_scale)
+    return jax.tree.map(merge, new, state, is_leaf=_is_scale)
+
+
+def _is_scale(node: Any) -> bool:
+    return isinstance(node, DynamicLossScaleState)
 
 
 def _with_static(inner, loss_scale):

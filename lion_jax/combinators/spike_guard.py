@@ -8,15 +8,15 @@ import optax
 
 from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.checks import check_metric
+from lion_jax._core.conditional import update_where
 from lion_jax._core.counters import next_count, zero
-from lion_jax._core.inner import take_where, update_to_select
 from lion_jax._core.kinds import POSITIVE, SUMMED_AXES, TRANSFORMATION, choice, integer
 from lion_jax._core.leafwise import sum_leaves
 from lion_jax._core.missing import gradients_of_weights
 from lion_jax._core.rule import combinator, number
 from lion_jax._core.states import the_only
 from lion_jax._core.types import AxisName
-from lion_jax.combinators.loss_scale import with_loss_scales_of
+from lion_jax.combinators.loss_scale import kept_loss_scales
 
 
 class SpikeGuardState(NamedTuple):
@@ -148,16 +148,22 @@ def with_spike_guard(
         is_taken = is_finite & (is_level | (state.entered < enough))
         enters = {"finite": is_finite, "accepted": is_taken, "all": jnp.ones((), bool)}[keep]
         i = state.entered % window
-        new_updates, new_state = update_to_select(
-            inner, updates, state.inner_state, params, value=value, **extra_args
+        new_updates, inner_state = update_where(
+            is_taken,
+            inner,
+            updates,
+            state.inner_state,
+            params,
+            kept=kept_loss_scales(state.inner_state),
+            value=value,
+            **extra_args,
         )
-        new_updates, inner_state = take_where(is_taken, new_updates, new_state, state.inner_state)
         return new_updates, SpikeGuardState(
             skipped=jnp.where(is_taken, state.skipped, next_count(state.skipped)),
             entered=jnp.where(enters, _next_place(state.entered, window), state.entered),
             losses=state.losses.at[i].set(jnp.where(enters, loss, state.losses[i])),
             norms=state.norms.at[i].set(jnp.where(enters, norm, state.norms[i])),
-            inner_state=with_loss_scales_of(new_state, inner_state),  # or they would never fall
+            inner_state=inner_state,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
