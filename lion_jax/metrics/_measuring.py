@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.tree_util import KeyPath
 
@@ -14,9 +15,10 @@ from lion_jax._core.leafwise import of_leaves
 from lion_jax._core.leaves import is_none, is_weight
 from lion_jax._core.paths import distinct_paths
 from lion_jax._core.types import AxisName, PyTree
+from lion_jax.metrics._sums import sums_over
 
 NEAR = 0.9  # of the bound that weight decay sets
-_EMPTY: list[list[Any]] = [[] for _ in range(6)]
+_EMPTY: list[list[Any]] = [[] for _ in range(8)]
 _MOMENTS = ("mu", "trace")  # the fields that hold a first moment
 
 
@@ -25,7 +27,7 @@ class Step(NamedTuple):
 
     Attributes:
       gradients: as they came; zeros where there was none.
-      updates: what is added to the parameters; zeros where there was no gradient.
+      updates: three times what is added to the parameters; zeros where there was no gradient.
       params: the parameters before it.
       keys: where each is in the tree of parameters.
       names: the same, as a string.
@@ -34,7 +36,7 @@ class Step(NamedTuple):
     """
 
     gradients: list[jax.Array]
-    updates: list[jax.Array]
+    updates: list[list[jax.Array]]
     params: list[jax.Array]
     keys: list[KeyPath]
     names: list[str]
@@ -45,7 +47,7 @@ class Step(NamedTuple):
     def of(
         cls,
         gradients: optax.Updates,
-        updates: optax.Updates,
+        updates: Sequence[optax.Updates],
         params: optax.Params,
         inner_state: optax.OptState,
         signs: PyTree,
@@ -59,18 +61,40 @@ class Step(NamedTuple):
         """
         like = params if signs is None else signs
         found, treedef = jax.tree_util.tree_flatten_with_path(like, is_leaf=is_none)
-        columns = map(treedef.flatten_up_to, (gradients, updates, params))
+        updates = (*updates, updates[-1], updates[-1])[:3]
+        columns = map(treedef.flatten_up_to, (gradients, params, *updates))
         rows = [
-            (*row, keys) for (keys, x), *row in zip(found, *columns, strict=True) if x is not None
+            (keys, *row) for (keys, x), *row in zip(found, *columns, strict=True) if x is not None
         ]
         named = zip(distinct_paths(like), rows, strict=True)
         kept = [
-            (_or_zeros(g, p), _or_zeros(u, p), jnp.asarray(p), keys, name, g is not None)
-            for name, (g, u, p, keys) in named
+            (
+                _or_zeros(g, p),
+                jnp.asarray(p),
+                keys,
+                name,
+                g is not None,
+                *(_or_zeros(x, p) for x in u),
+            )
+            for name, (keys, g, p, *u) in named
             if is_weight(p) and (known is None or name in known)
         ]
-        g, u, p, keys, names, has_gradient = map(list, zip(*kept, strict=True)) if kept else _EMPTY
+        g, p, keys, names, has_gradient, *u = map(list, zip(*kept, strict=True)) if kept else _EMPTY
         return cls(g, u, p, keys, names, has_gradient, inner_state)
+
+
+class Sums(NamedTuple):
+    """Sums over the entries of each parameter.
+
+    Attributes:
+      names: of the columns.
+      rows: of each parameter, the sums in those columns that were measured.
+      known: the columns after those, known beforehand, of shape (parameters, columns).
+    """
+
+    names: list[str]
+    rows: list[tuple[jax.Array, ...]]
+    known: np.ndarray
 
 
 def no_signs(params: optax.Params, largest: float) -> PyTree:
@@ -95,28 +119,34 @@ def keeps(signs: PyTree) -> bool:
 
 def sums_of(
     step: Step, signs: list[jax.Array] | None, bound: jax.Array | None
-) -> tuple[dict[str, list[jax.Array]], list[jax.Array] | None]:
-    """The sums over each parameter's entries by name, and the signs to compare the next with."""
-    g, p, u = step.gradients, step.params, list(map(_as_stored, step.updates))
-    sums = _columns(of_leaves(_squares, g, u, p), "grad", "update", "param", "update_grad", "agree")
-    sums["entries"] = [jnp.asarray(float(jnp.size(leaf))) for leaf in p]
-    moments = _moments(step)
-    if moments is not None:
-        m = list(map(_as_stored, moments))
-        if all(jnp.shape(x) == jnp.shape(leaf) for x, leaf in zip(m, p, strict=True)):
-            sums |= _columns(of_leaves(_moment_squares, g, m), "moment", "moment_grad")
-        else:  # a projection, which has no angle with the gradient
-            sums |= _columns(of_leaves(_square, m), "moment")
-    if bound is not None:
-        sums |= _columns(of_leaves(_near, p, bound=bound), "near")
-    if signs is not None and keeps(signs):
-        pairs = of_leaves(_flips, u, [s.astype(x.dtype) for s, x in zip(signs, u, strict=True)])
-        sums |= _columns(pairs, "flips")
-        new = zip(signs, pairs, step.has_gradient, strict=True)
-        signs = [pair[1].astype(jnp.int8) if is_new else old for old, pair, is_new in new]
+) -> tuple[Sums, list[jax.Array] | None]:
+    """The sums over each parameter's entries, and the signs to compare the next with."""
+    g, p = step.gradients, step.params
+    u, v, w = (list(map(_as_stored, updates)) for updates in step.updates)
+    known = {"entries": [float(jnp.size(leaf)) for leaf in p]}
+    names, columns = ["grad", "update", "param", "update_grad", "agree"], [g, p, u, v, w]
+    numbers = {} if bound is None else {"bound": bound}
+    names += ["near" for _ in numbers]
+    m = None if (moments := _moments(step)) is None else list(map(_as_stored, moments))
+    is_projected = m is not None and list(map(jnp.shape, m)) != list(map(jnp.shape, p))
+    if m is not None and not is_projected:
+        names += ["moment", "moment_grad"]
+        columns.append(m)
+    is_counting = signs is not None and keeps(signs)
+    if signs is not None and is_counting:
+        names.append("flips")
+        columns.append([s.astype(x.dtype) for s, x in zip(signs, u, strict=True)])
     elif signs is not None:
-        sums["flips"] = [jnp.zeros(()) for _ in sums["entries"]]
-    return sums, signs
+        known["flips"] = [0.0] * len(p)
+    results = of_leaves(_sums_of_leaf, *columns, names=tuple(names), **numbers)
+    rows = [result[: len(names)] for result in results]
+    if m is not None and is_projected:  # which has no angle with the gradient
+        names.append("moment")
+        rows = [(*row, x) for row, (x,) in zip(rows, of_leaves(_square, m), strict=True)]
+    if signs is not None and is_counting:
+        new = zip(signs, results, step.has_gradient, strict=True)
+        signs = [result[-1].astype(jnp.int8) if is_new else old for old, result, is_new in new]
+    return Sums([*names, *known], rows, np.array([*known.values()]).T), signs
 
 
 def metrics_from(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -137,34 +167,30 @@ def metrics_from(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def over_devices(
-    sums: dict[str, list[jax.Array]],
-    axis_name: AxisName | None,
-    dtype: jnp.dtype,
-    per_parameter: bool,
+    sums: Sums, axis_name: AxisName | None, dtype: jnp.dtype, per_parameter: bool
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The sums over all parameters, of shape (), and of each (or none), of shape (parameters,).
 
     Both are those of the whole where every device along these axes holds a part of a parameter.
     """
-    rows = [*zip(*sums.values(), strict=True)]
     parts: dict[tuple[str, ...], list[int]] = {}
-    for i, row in enumerate(rows):
+    for i, row in enumerate(sums.rows):
         parts.setdefault(_split_over(row, axis_name), []).append(i)
-    blocks, order = [jnp.zeros((0, len(sums)), dtype)], []
+    blocks, order = [jnp.zeros((0, len(sums.names)), dtype)], []
     for axes, indices in parts.items():
-        columns = zip(*(rows[i] for i in indices), strict=True)
-        block = jax.lax.optimization_barrier(
-            jnp.stack([jnp.stack(column).astype(dtype) for column in columns], axis=1)
-        )
+        columns = zip(*(sums.rows[i] for i in indices), strict=True)
+        measured = jnp.stack([jnp.stack(column).astype(dtype) for column in columns], axis=1)
+        known = jnp.asarray(sums.known[indices], dtype)
+        block = jnp.concatenate([jax.lax.optimization_barrier(measured), known], axis=1)
         block = block if per_parameter else jnp.sum(block, axis=0, keepdims=True)
         blocks.append(jax.lax.psum(block, axes) if axes else block)
         order += indices
     table = jnp.concatenate(blocks)
-    of_all = dict(zip(sums, jnp.sum(table, axis=0), strict=True))
+    of_all = dict(zip(sums.names, jnp.sum(table, axis=0), strict=True))
     if not per_parameter:
         return of_all, {}
     by_parameter = table[jnp.argsort(jnp.asarray(order, jnp.int32))]
-    return of_all, dict(zip(sums, by_parameter.T, strict=True))
+    return of_all, dict(zip(sums.names, by_parameter.T, strict=True))
 
 
 def _split_over(sums: Sequence[jax.Array], axis_name: AxisName | None) -> tuple[str, ...]:
@@ -231,36 +257,32 @@ def _as_stored(x: jax.Array) -> jax.Array:
     return round_to(x.astype(at_least_float32(x)), x.dtype)
 
 
-def _columns(rows: Sequence[tuple[jax.Array, ...]], *names: str) -> dict[str, list[jax.Array]]:
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-
-
-def _squares(g, u, p):
-    return _dot(g, g), _dot(u, u), _dot(p, p), _dot(u, g), _count(jnp.real(u * jnp.conj(g)) < 0)
+def _sums_of_leaf(g, p, u, v, w, *rest, names, bound=None):
+    *moments, s = rest if "flips" in names else (*rest, None)
+    real = jnp.finfo(g.dtype).dtype
+    terms = {
+        "grad": _times(g, g),
+        "update": _times(v, v),
+        "param": _times(p, p),
+        "update_grad": _times(u, g),
+        "agree": (_times(w, g) < 0).astype(real),
+    }
+    if bound is not None:
+        terms["near"] = (jnp.abs(p) >= NEAR * bound).astype(real)
+    for m in moments:
+        terms |= {"moment": _times(m, m), "moment_grad": _times(m, g)}
+    if s is None:
+        return sums_over(*(terms[name] for name in names))
+    terms["flips"] = (u * s < 0).astype(real)
+    return *sums_over(*(terms[name] for name in names)), jnp.sign(u)
 
 
 def _square(x):
-    return (_dot(x, x),)
+    return (jnp.sum(_times(x, x)),)
 
 
-def _moment_squares(g, m):
-    return _dot(m, m), _dot(m, g)
-
-
-def _flips(u, s):
-    return _count(u * s < 0), jnp.sign(u)
-
-
-def _near(p, *, bound):
-    return (_count(jnp.abs(p) >= NEAR * bound),)
-
-
-def _dot(x, y):
-    return jnp.sum(jnp.real(x * jnp.conj(y)))
-
-
-def _count(is_so):
-    return jnp.sum(is_so.astype(jnp.float32))
+def _times(x, y):
+    return jnp.real(x * jnp.conj(y))
 
 
 def _over(part, whole):

@@ -59,9 +59,10 @@ def writes(
     elif i.opcode == "fusion":
         (fused,) = (program.computations[c] for c in i.called("calls"))
         root = fused.root
-        names = root.operands if root.opcode == "tuple" else [root.name]
-        for array, name in zip(i.arrays, names, strict=False):
-            yield array, min(_written_to(program, fused, name), array.size)
+        if root.opcode != "tuple":
+            yield from _in_place(program, fused, root.name, i.arrays)
+        for number, name in enumerate(root.operands if root.opcode == "tuple" else ()):
+            yield from _in_place(program, fused, name, i.part(number))
     else:
         written = i.arrays
         if i.opcode in _WITH_OPERANDS:
@@ -69,6 +70,17 @@ def writes(
         elif i.opcode == "copy-start":
             written = i.part(0)
         yield from ((array, array.size) for array in written)
+
+
+def _in_place(
+    program: Program, fused: Computation, name: str, results: list[Array]
+) -> Iterator[tuple[Array, int]]:
+    """What a fusion writes of one of its results, which may be several arrays."""
+    if len(results) > 1:
+        yield from ((array, array.size) for array in results)
+    else:
+        for array in results:
+            yield array, min(_written_to(program, fused, name), array.size)
 
 
 def _read_of(program: Program, fused: Computation, parameter: str) -> int | None:
