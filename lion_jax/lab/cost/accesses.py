@@ -8,7 +8,15 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
 """The index of the operand that is the update; operand 0 is the array that it updates."""
 _ELEMENT_BY_ELEMENT = ("bitcast", "reshape", "copy", "transpose", "convert")
-_WITH_OPERANDS = ("slice-start", "all-gather-start", "collective-permute-start")
+_WITH_OPERANDS = (
+    "slice-start",
+    "all-gather-start",
+    "collective-permute-start",
+    "reduce-scatter-start",
+    "all-to-all-start",
+    "ragged-all-to-all-start",
+    "collective-broadcast-start",
+)
 """Their results stand behind their operands, with which they share a tuple."""
 
 
