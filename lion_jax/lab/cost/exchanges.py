@@ -25,14 +25,15 @@ def sentences(cost: "PodCost") -> Iterator[str]:
         among = "in pairs" if kind == "collective-permute" else f"among {group} {device}s"
         ways = f"{hops / nbytes if nbytes else 0:.2f} links crossed"
         if isinstance(cost.generation, Gpu):
-            ways = f"{_bytes(nbytes - network)} by NVLink and {_bytes(network)} by the network"
+            parts = {"NVLink": nbytes - network, "the network": network}
+            ways = " and ".join(f"{_bytes(n)} by {way}" for way, n in parts.items() if n)
         yield f"{times} {kind} of {dtype} {among}: {_bytes(nbytes)} sent by each {device}, {ways}."
 
 
 def assumptions(cost: "PodCost") -> Iterator[str]:
     """A line on the links between GPUs, of which the program says nothing."""
     gpu, (hosts, per_host) = cost.generation, cost.hosts
-    if not isinstance(gpu, Gpu) or cost.chips == 1:
+    if not isinstance(gpu, Gpu) or not cost.sent_bytes:
         return
     network = (
         f", and between the {hosts} hosts a network, assumed to take {_rate(gpu.network)} from "
@@ -50,12 +51,15 @@ def assumptions(cost: "PodCost") -> Iterator[str]:
 def times(cost: "PodCost") -> Iterator[str]:
     """A line on the time for which the links between GPUs are busy at the rates assumed."""
     gpu = cost.generation
-    if isinstance(gpu, Gpu) and cost.sent_bytes:
-        nvlink, network = cost.nvlink_bytes / gpu.nvlink, cost.network_bytes / gpu.network
-        yield (
-            f"at these rates NVLink is busy for {1e3 * nvlink:.3g} ms of a step, the network for "
-            f"{1e3 * network:.3g} ms."
-        )
+    if not isinstance(gpu, Gpu):
+        return
+    ways = (
+        ("NVLink", cost.nvlink_bytes, gpu.nvlink),
+        ("the network", cost.network_bytes, gpu.network),
+    )
+    busy = [f"{way} for {_time(n / rate)}" for way, n, rate in ways if n]
+    if busy:
+        yield f"at the rates below a step occupies {' and '.join(busy)}."
 
 
 def records(cost: "PodCost") -> list[dict[str, Any]]:
@@ -82,6 +86,10 @@ def _bytes(n: float) -> str:
         if n >= value:
             return f"{n / value:.3g} {unit}"
     return f"{n:.3g} B"
+
+
+def _time(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-5 else f"{1e6 * seconds:.2g} µs"
 
 
 def _rate(n: float) -> str:

@@ -47,8 +47,12 @@ class Gpu:
     device: ClassVar[str] = "GPU"
 
     def axes(self, extents: tuple[int, ...]) -> tuple[str, ...]:
-        """Names of a mesh's axes: `gpu` within a host, `host` before it where there are several."""
-        return ("host", "gpu")[-len(extents) :]
+        """Names of a mesh's axes: `gpu` within a host, then `host` where there are several.
+
+        The functions of `lion_jax.distributed` exchange along the axes in the mesh's order, so that
+        the fast links come first.
+        """
+        return ("gpu", "host")[: len(extents)]
 
     @property
     def target(self) -> str:

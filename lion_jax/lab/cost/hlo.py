@@ -188,7 +188,8 @@ def parse(text: str, platform: str = "tpu") -> Program:
             computations[name] = Computation(name, tuple(lines))
             name = ""
         elif name and (match := _INSTRUCTION.match(line)):
-            lines.append(_instruction(*match.groups(), platform))
+            root, label, rest = match.groups()
+            lines.append(_instruction(root, label, rest, platform))
     return Program(computations, computations[entry])
 
 
@@ -220,7 +221,8 @@ def _type(text: str, start: int, platform: str) -> tuple["Type", int]:
         match = _ARRAY.match(text, start)
         if match is None:
             raise RequestError(f"unknown type in the program: {text[start : start + 60]!r}")
-        return _array(*match.groups(), platform), match.end()
+        dtype, dims, layout = match.groups()
+        return _array(dtype, dims, layout, platform), match.end()
     parts, place = [], start + 1
     while text[place] != ")":
         if text[place] in ", ":

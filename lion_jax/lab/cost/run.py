@@ -60,7 +60,7 @@ def cost(
       rules: what :func:`lion_jax.lab.compare` takes, or any transformation; None is
         ``("lion", "adamw")``. With ``"vote"`` and ``"sign_gather"`` it is ``"lion"``, or a rule
         that exchanges what it needs along the mesh axes ``("x", "y")`` or ``("x", "y", "z")``, for
-        GPUs ``("gpu",)`` or ``("host", "gpu")``.
+        GPUs ``("gpu",)`` or ``("gpu", "host")``.
       topology: a generation of TPUs and a grid of chips, such as ``"v5e:16x16"`` or
         ``"v5p:8x8x8"``; or ``"a100"``, ``"h100"``, ``"h200"`` or ``"b200"``, with how many,
         ``"h100:8"`` on one host or ``"h100:32x8"`` on 32.

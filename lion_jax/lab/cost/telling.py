@@ -53,7 +53,7 @@ class Costs(Report):
         costs = self._each()
         first, settings = costs[0], costs[0].settings
         dtypes = " or ".join(dict.fromkeys(cost.settings["dtype"] for cost in costs))
-        sharding = SHARDINGS[settings["sharding"]]
+        sharding = SHARDINGS[settings["sharding"]].replace("chip", first.generation.device)
         columns, caption = LAYOUTS[first.generation.platform]
         whole = Table(
             title=f"{settings['model']}, {first.parameters:,} {dtypes} parameters on "
@@ -82,7 +82,7 @@ class Costs(Report):
             for tell in (exchanges.sentences, exchanges.times)
             for line in tell(cost)
         ]
-        lines += exchanges.assumptions(costs[0])
+        lines += dict.fromkeys(line for cost in costs for line in exchanges.assumptions(cost))
         lines += [
             f"{cost.rule}: {cost.copies} kernels only copy, {cost.copied_bytes / cost.held:.2f} "
             "of the B/param through HBM."

@@ -7,9 +7,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-import jaxlib
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -40,7 +38,8 @@ class Topology:
 
     Attributes:
       name: such as `v5e:16x16` or `h100:8`.
-      mesh: the chips in the order of their coordinates, with an axis for each dimension.
+      mesh: the chips in the order of their coordinates, with an axis for each dimension; for GPUs
+        on several hosts those of a host, and then the hosts.
       links: how they are linked.
       platform: `tpu` or `gpu`.
     """
@@ -71,11 +70,10 @@ def describe(name: str) -> Topology:
         devices, links = _gpus(name, generation, extents)
     else:
         devices, links = _slice(name, generation, extents)
-    mesh = Mesh(np.array(devices).reshape(extents), generation.axes(extents))
-    return Topology(name, mesh, links, generation.platform)
+    return Topology(name, Mesh(devices, generation.axes(extents)), links, generation.platform)
 
 
-def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> tuple[list[Any], Torus]:
+def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> tuple[np.ndarray, Torus]:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise RequestError(
             "libtpu is missing, the compiler for TPUs, which needs no TPU. On Linux, "
@@ -94,10 +92,10 @@ def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> tuple
             f"the compiler knows no topology {name!r} ({_reason(error)}); {possible(kind)}"
         ) from error
     devices = sorted(described.devices, key=lambda d: tuple(d.coords))
-    return devices, Torus(extents, generation.wraps(extents))
+    return np.array(devices).reshape(extents), Torus(extents, generation.wraps(extents))
 
 
-def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> tuple[list[Any], Hosts]:
+def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> tuple[np.ndarray, Hosts]:
     plugin = _plugin(name)
     hosts, per_host = (1, *extents)[-2:]
     request = {
@@ -118,19 +116,21 @@ def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> tuple[list[Any], Hos
             f"the compiler cannot describe {name!r} ({_reason(error)}). Set JAX_PLATFORMS=cpu "
             "before jax is imported"
         ) from error
-    return sorted(described.devices, key=lambda d: d.id), Hosts(hosts, per_host)
+    devices = np.array(sorted(described.devices, key=lambda d: d.id))
+    return devices.reshape(extents).T, Hosts(hosts, per_host)
 
 
 def _plugin(name: str) -> str:
     """The module of the compiler for GPUs, found to be of the installed jaxlib's version."""
+    needed = importlib.metadata.version("jaxlib")
     found = {package: _version(package) for package in _PLUGINS}
     installed = {package: version for package, version in found.items() if version}
     for package, version in installed.items():
-        if version == jaxlib.__version__:
+        if version == needed:
             return package.replace("jax-", "xla_").removesuffix("-plugin")
     wrong = ", ".join(f"{package} is {version}" for package, version in installed.items())
-    problem = f"is of another version than jaxlib {jaxlib.__version__}: {wrong}"
-    wheels = f"jax-cuda13-plugin=={jaxlib.__version__}", f"jax-cuda13-pjrt=={jaxlib.__version__}"
+    problem = f"is of another version than jaxlib {needed} ({wrong})"
+    wheels = f"jax-cuda13-plugin=={needed}", f"jax-cuda13-pjrt=={needed}"
     raise RequestError(
         f"the compiler for GPUs, which needs no GPU, {problem if wrong else 'is missing'}. On "
         f"Linux, `uv run --with {' --with '.join(wheels)} lion-jax cost --topology {name}` brings "

@@ -55,7 +55,7 @@ class Torus:
 
     def crossed(self, kind: str, group: Sequence[int]) -> float:
         """Links that a byte crosses when a group exchanges, the mean."""
-        return _ring_stretch(self, group) if kind in _RINGS else _mean_distance(self, group)
+        return float((_ring_stretch if kind in _RINGS else _mean_distance)(self, group))
 
     def between_hosts(self, kind: str, group: Sequence[int]) -> float:
         """The share of the bytes that leave a host by the network: none within a slice."""
@@ -66,13 +66,13 @@ class Torus:
 class Hosts:
     """GPUs in hosts: within one NVLink's switch joins all, between them a network.
 
-    The k GPUs of a group on each of h hosts reduce and gather in two levels, as NCCL does: within
+    The k GPUs of a group on each of h hosts are assumed to reduce and gather in two levels: within
     a host, and between the GPUs of one rank on all hosts. Of the bytes sent, (h - 1) / (hk - 1)
     are between hosts.
 
     Attributes:
       hosts: their number.
-      per_host: GPUs of each, numbered one after the other.
+      per_host: GPUs of each. The first of all hosts have the first numbers, then the second.
     """
 
     hosts: int
@@ -91,7 +91,7 @@ class Hosts:
 
     def between_hosts(self, kind: str, group: Sequence[int]) -> float:
         """The share of the bytes that a group sends from host to host."""
-        hosts, on_each = np.unique(np.asarray(group) // self.per_host, return_counts=True)
+        hosts, on_each = np.unique(np.asarray(group) % self.hosts, return_counts=True)
         g = len(group)
         if kind in _RINGS:
             return (len(hosts) - 1) / max(g - 1, 1)
