@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lion_jax.lab.cost.gpus import Gpu
 from lion_jax.lab.cost.names import Generation, parse, possible
-from lion_jax.lab.cost.wires import Hosts, Links, Torus
+from lion_jax.lab.cost.wires import Links, linked
 from lion_jax.lab.errors import RequestError
 
 # The compiler asks the machine what it runs on unless told that there is no TPU.
@@ -67,13 +67,14 @@ def describe(name: str) -> Topology:
     """
     generation, extents = parse(name)
     if isinstance(generation, Gpu):
-        devices, links = _gpus(name, generation, extents)
+        devices = _gpus(name, generation, extents)
     else:
-        devices, links = _slice(name, generation, extents)
-    return Topology(name, Mesh(devices, generation.axes(extents)), links, generation.platform)
+        devices = _slice(name, generation, extents)
+    mesh, links = Mesh(devices, generation.axes(extents)), linked(generation, extents)
+    return Topology(name, mesh, links, generation.platform)
 
 
-def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> tuple[np.ndarray, Torus]:
+def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> np.ndarray:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise RequestError(
             "libtpu is missing, the compiler for TPUs, which needs no TPU. On Linux, "
@@ -92,10 +93,10 @@ def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> tuple
             f"the compiler knows no topology {name!r} ({_reason(error)}); {possible(kind)}"
         ) from error
     devices = sorted(described.devices, key=lambda d: tuple(d.coords))
-    return np.array(devices).reshape(extents), Torus(extents, generation.wraps(extents))
+    return np.array(devices).reshape(extents)
 
 
-def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> tuple[np.ndarray, Hosts]:
+def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> np.ndarray:
     plugin = _plugin(name)
     hosts, per_host = (1, *extents)[-2:]
     request = {
@@ -117,7 +118,7 @@ def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> tuple[np.ndarray, Ho
             "before jax is imported"
         ) from error
     devices = np.array(sorted(described.devices, key=lambda d: d.id))
-    return devices.reshape(extents).T, Hosts(hosts, per_host)
+    return devices.reshape(extents).T
 
 
 def _plugin(name: str) -> str:

@@ -9,7 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from lion_jax.lab.cost.gpus import Gpu
 from lion_jax.lab.cost.groups import replica_groups, source_target_pairs
+from lion_jax.lab.cost.names import Generation
 from lion_jax.lab.cost.traffic import Collective
 from lion_jax.lab.errors import RequestError
 
@@ -99,6 +101,14 @@ class Hosts:
 
 
 Links = Torus | Hosts
+
+
+def linked(generation: Generation | Gpu, extents: tuple[int, ...]) -> Links:
+    """The links between chips of a generation."""
+    if isinstance(generation, Gpu):
+        hosts, per_host = (1, *extents)[-2:]
+        return Hosts(hosts, per_host)
+    return Torus(extents, generation.wraps(extents))
 
 
 @dataclasses.dataclass(frozen=True)

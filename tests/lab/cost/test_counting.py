@@ -4,40 +4,50 @@ import importlib.util
 
 import pytest
 from lab.cost.known import FUSED, KNOWN, MIB, compiled, recorded
+from lab.cost.known_on_gpus import ON_GPUS
 
 from lion_jax.lab.cost import hlo, traffic
 from lion_jax.lab.cost.names import parse
-from lion_jax.lab.cost.wires import Torus, sent
+from lion_jax.lab.cost.wires import Torus, linked, sent
 
-BY_NAME = {known.name: known for known in KNOWN}
+BY_NAME = {known.name: known for known in [*KNOWN, *ON_GPUS]}
 SCALARS = 256 / MIB  # counters and such
-TEXTS = [
-    pytest.param(recorded, id="recorded"),
-    pytest.param(
-        compiled,
-        id="compiled",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(
-                importlib.util.find_spec("libtpu") is None,
-                reason="needs libtpu, from the extra pods",
-            ),
-        ],
-    ),
-]
+COMPILERS = {"tpu": ("libtpu", "pods"), "gpu": ("jax_cuda13_plugin", "gpus")}
+
+
+def platform_of(known):
+    return parse(known.topology)[0].platform
+
+
+def needs(known):
+    """The mark of a test that compiles the program."""
+    package, extra = COMPILERS[platform_of(known)]
+    missing = importlib.util.find_spec(package) is None
+    return [
+        pytest.mark.slow,
+        pytest.mark.skipif(missing, reason=f"needs {package}, from the extra {extra}"),
+    ]
+
+
+def each(programs):
+    """Each program as recorded, and compiled anew."""
+    return [pytest.param(known, recorded, id=f"recorded-{known.name}") for known in programs] + [
+        pytest.param(known, compiled, id=f"compiled-{known.name}", marks=needs(known))
+        for known in programs
+    ]
 
 
 def count(known, text):
-    return traffic.count(hlo.parse(text(known)))
+    return traffic.count(hlo.parse(text(known), platform_of(known)))
 
 
-def torus_of(known):
-    generation, extents = parse(known.topology)
-    return Torus(extents, generation.wraps(extents))
+def exchanges(known, text):
+    """What each collective sends."""
+    links = linked(*parse(known.topology))
+    return [sent(c, links) for c in count(known, text).collectives]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+@pytest.mark.parametrize(("known", "text"), each(BY_NAME.values()))
 def test_what_goes_through_memory_is_what_counting_by_hand_says(known, text):
     moved = count(known, text).most
     assert moved.read / MIB == pytest.approx(known.read, abs=SCALARS)
@@ -45,25 +55,32 @@ def test_what_goes_through_memory_is_what_counting_by_hand_says(known, text):
     assert moved.in_tiles / MIB == pytest.approx(known.read + known.written, rel=1e-3)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+@pytest.mark.parametrize(("known", "text"), each(BY_NAME.values()))
 def test_what_is_sent_is_what_the_formulas_say(known, text):
-    collectives = count(known, text).collectives
-    assert tuple(c.kind for c in collectives) == known.kinds
-    exchanges = [sent(c, torus_of(known)) for c in collectives]
-    assert sum(s.nbytes for s in exchanges) / MIB == pytest.approx(known.sent)
-    assert sum(s.hop_bytes for s in exchanges) / MIB == pytest.approx(known.crossed)
+    assert tuple(c.kind for c in count(known, text).collectives) == known.kinds
+    sends = exchanges(known, text)
+    assert sum(s.nbytes for s in sends) / MIB == pytest.approx(known.sent)
+    assert sum(s.hop_bytes for s in sends) / MIB == pytest.approx(known.crossed)
+    assert sum(s.network_bytes for s in sends) / MIB == pytest.approx(known.network)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_reduce_scatter_fused_from_an_all_reduce_is_one(text):
-    counted = count(FUSED, text)
+@pytest.mark.parametrize(("known", "text"), each(ON_GPUS))
+def test_each_kernel_is_launched_as_often_as_it_runs_and_copies_are_told_apart(known, text):
+    launched = count(known, text).most
+    assert (launched.kernels, launched.small_kernels) == (known.kernels, known.small)
+    assert launched.copied / MIB == pytest.approx(known.copied)
+    assert (launched.copies > 0) == (known.copied > 0)
+
+
+@pytest.mark.parametrize(("known", "text"), each([FUSED]))
+def test_a_reduce_scatter_fused_from_an_all_reduce_is_one(known, text):
+    counted = count(known, text)
     first, *rest = counted.collectives
     assert first.kind == "reduce-scatter"
     assert {c.kind for c in rest} <= {"collective-permute"}  # of what the padding misplaced
     # 512 rows of padding to 16384; the permutation moves at most two of sixteen parts.
     least = FUSED.sent * MIB
-    total = sum(sent(c, torus_of(FUSED)).nbytes for c in counted.collectives)
+    total = sum(s.nbytes for s in exchanges(known, text))
     assert least <= total <= least * (1 + 512 / 16384 + 2 / 15)
     assert counted.most.read / MIB == pytest.approx(FUSED.read, rel=1e-4)
 
