@@ -204,15 +204,24 @@ def _instruction(root: str | None, name: str, text: str, platform: str) -> Instr
     opening = text.index("(", end)
     closing = _closing(text, opening)
     arguments = text[opening + 1 : closing]
+    opcode, type_ = _what_starts(text[end:opening].strip(), type_)
     return Instruction(
         name=name,
-        opcode=text[end:opening].strip(),
+        opcode=opcode,
         type=type_,
         operands=tuple(_NAME.findall(arguments)),
         arguments=arguments.strip(),
         attributes=text[closing + 1 :],
         is_root=root is not None,
     )
+
+
+def _what_starts(opcode: str, type_: "Type") -> tuple[str, "Type"]:
+    """The operation that an instruction starts, which gives operands in a tuple, and its result."""
+    started = opcode.removesuffix("-start")
+    if started in (opcode, "async") or not isinstance(type_, tuple):
+        return opcode, type_
+    return (started, type_[1]) if isinstance(type_[0], tuple) else (opcode, type_)
 
 
 def _type(text: str, start: int, platform: str) -> tuple["Type", int]:

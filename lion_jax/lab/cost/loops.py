@@ -26,7 +26,7 @@ _ARITHMETIC: dict[str, Callable[..., int]] = {
     "or": lambda a, b: a | b,
     "select": lambda p, a, b: a if p else b,
 }
-_THE_SAME = ("copy", "bitcast", "convert", "reshape", "copy-done", "opt-barrier")
+_THE_SAME = ("copy", "bitcast", "convert", "reshape", "opt-barrier")
 
 
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
@@ -121,7 +121,7 @@ class _Values:
         if i.opcode == "get-tuple-element":
             whole = self.of(i.operands[0])
             return whole[_index(i)] if isinstance(whole, tuple) else None
-        if i.opcode in _THE_SAME:
+        if i.opcode in _THE_SAME or i.opcode.endswith("-done"):
             return self.of(i.operands[0])
         if i.opcode == "copy-start":
             return self.of(i.operands[0])

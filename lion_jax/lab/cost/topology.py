@@ -109,7 +109,7 @@ def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> np.ndarray:
         with _told(_NO_GPU):
             try:
                 described = topologies.get_topology_desc(**request)
-            except (NotImplementedError, RuntimeError):  # jax has refused the plugin already
+            except NotImplementedError:  # jax has started, and refused the plugin then
                 importlib.import_module(f"jax_plugins.{plugin}").initialize()
                 described = topologies.get_topology_desc(**request)
     except Exception as error:

@@ -173,7 +173,8 @@ class _Counter:
         return self._counted[computation.name]
 
     def _of_instruction(self, computation: Computation, i: Instruction) -> Traffic:
-        if i.opcode in _FREE or any(f'"{target}"' in i.attributes for target in _FREE_TARGETS):
+        is_free = i.opcode in _FREE or i.opcode.endswith("-done")
+        if is_free or any(f'"{target}"' in i.attributes for target in _FREE_TARGETS):
             return Traffic()
         if i.opcode == "while":
             return self._of_loop(computation, i)

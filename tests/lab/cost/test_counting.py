@@ -172,3 +172,45 @@ def test_what_is_wrapped_or_in_tuples_counts_like_what_is_not():
     assert kinds == [("all-gather", small), ("all-gather", small), ("all-reduce", 2 * large)]
     ring = Torus((4,), (True,))
     assert [sent(c, ring).nbytes for c in counted.collectives] == [small, 3 * small, 2 * large]
+
+
+STARTED = """HloModule started, is_scheduled=true
+
+%fused (x: f32[64,128], u: f32[8,128]) -> f32[64,128] {
+  %x = f32[64,128]{1,0} parameter(0)
+  %u = f32[8,128]{1,0} parameter(1)
+  %c = s32[] constant(8)
+  ROOT %d = f32[64,128]{1,0} dynamic-update-slice(%x, %u, %c, %c)
+}
+
+%copying (x: f32[64,128], y: f32[64,128]) -> (f32[64,128], f32[64,128]) {
+  %x = f32[64,128]{1,0} parameter(0)
+  %y = f32[64,128]{1,0} parameter(1)
+  %v = f32[64,128]{1,0} copy(%x)
+  %w = f32[64,128]{1,0} copy(%y)
+  ROOT %t = (f32[64,128]{1,0}, f32[64,128]{1,0}) tuple(%v, %w)
+}
+
+ENTRY %main (a: f32[64,128], b: f32[8,128]) -> f32[64,128] {
+  %a = f32[64,128]{1,0} parameter(0)
+  %b = f32[8,128]{1,0} parameter(1)
+  %s = ((f32[64,128]{1,0}, f32[8,128]{1,0}), f32[64,128]{1,0}, u32[]) fusion-start(%a, %b), calls=%fused
+  %d = f32[64,128]{1,0} fusion-done(%s)
+  %two = (f32[64,128]{1,0}, f32[64,128]{1,0}) fusion(%d, %a), calls=%copying
+  %r = ((f32[8,128]{1,0:S(1)}), f32[4,128]{1,0:S(1)}) reduce-scatter-start(%b), replica_groups={}
+  %e = f32[4,128]{1,0:S(1)} reduce-scatter-done(%r)
+  %tiny = f32[2]{0} slice(%e)
+  ROOT %o = f32[64,128]{1,0} get-tuple-element(%two), index=0
+}
+"""  # noqa: E501
+
+
+def test_what_a_gpu_starts_and_awaits_is_a_kernel_and_two_copies_in_one_are_one():
+    counted = traffic.count(hlo.parse(STARTED, "gpu"))
+    large, update, part = 64 * 128 * 4, 8 * 128 * 4, 4 * 128 * 4
+    moved = counted.most
+    assert moved.read == update + 2 * large + update + 8
+    assert moved.written == update + 2 * large + part + 8
+    assert (moved.kernels, moved.small_kernels) == (4, 1)
+    assert (moved.copies, moved.copied) == (1, 4 * large)
+    assert [(c.kind, c.operand_bytes) for c in counted.collectives] == [("reduce-scatter", update)]
