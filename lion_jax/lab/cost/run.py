@@ -13,6 +13,7 @@ from lion_jax._core.leaves import is_transformation
 from lion_jax.lab import progress
 from lion_jax.lab.choosing import choose_rules, names
 from lion_jax.lab.cost import hlo, traffic
+from lion_jax.lab.cost.compiling import compile_step
 from lion_jax.lab.cost.figures import PodCost
 from lion_jax.lab.cost.floors import Stored, least, stored
 from lion_jax.lab.cost.models import abstract_params, choose_model
@@ -112,7 +113,7 @@ def cost(
     )
     for request, (step, lowered) in zip(requests, traced, strict=True):
         tell(request.name, 0, 1)
-        counted = _count(request, described, step, _compile(lowered, request.name))
+        counted = _count(request, described, step, compile_step(lowered, request.name, generation))
         tell(request.name, 1, 1)
         costs = dataclasses.replace(costs, costs=(*costs.costs, counted), missing=costs.missing[1:])
         yield costs
@@ -221,17 +222,6 @@ def _traced(request: _Request, described: Topology) -> tuple[Step, jax.stages.Lo
         raise RequestError(
             f"the step of {request.name} cannot be traced ({reason}); possible: a rule that needs "
             "parameters, gradients and its state alone"
-        ) from error
-
-
-def _compile(lowered: jax.stages.Lowered, name: str) -> jax.stages.Compiled:
-    try:
-        return lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise RequestError(
-            f"the compiler refuses the step of {name} ({reason}). "
-            "Try a smaller model, more chips, or the sharding fsdp"
         ) from error
 
 

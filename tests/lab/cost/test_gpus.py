@@ -161,6 +161,14 @@ def test_the_function_needs_no_setting_be_jax_started_or_not(first):
 
 
 @compiling
+def test_what_does_not_fit_is_refused():
+    message = r"step of lion needs 86\.4 GB of each GPU, which has 84\.9\. Try .* more GPUs, or"
+    with pytest.raises(RequestError, match=message):
+        pod_cost("lion", {"w": (120_000, 120_000)}, "h100:2", "fsdp")
+    assert pod_cost("lion", {"w": (120_000, 120_000)}, "h100:8", "fsdp").hbm_bytes > 0
+
+
+@compiling
 def test_the_environment_and_the_settings_stay_as_they_are():
     before = dict(os.environ), jax.config.jax_platforms
     pod_cost("lion", TREE, "h100:2")
