@@ -49,7 +49,10 @@ def assumptions(cost: "PodCost") -> Iterator[str]:
 
 
 def times(cost: "PodCost") -> Iterator[str]:
-    """A line on the time for which the links between GPUs are busy at the rates assumed."""
+    """A line on the time for which the links between GPUs are busy at the rates assumed.
+
+    What is shorter than 10 µs is left out: latency, which is not counted, takes as long.
+    """
     gpu = cost.generation
     if not isinstance(gpu, Gpu):
         return
@@ -57,7 +60,7 @@ def times(cost: "PodCost") -> Iterator[str]:
         ("NVLink", cost.nvlink_bytes, gpu.nvlink),
         ("the network", cost.network_bytes, gpu.network),
     )
-    busy = [f"{way} for {_time(n / rate)}" for way, n, rate in ways if n]
+    busy = [f"{way} for {1e3 * n / rate:.3g} ms" for way, n, rate in ways if n / rate >= 1e-5]
     if busy:
         yield f"at the rates below a step occupies {' and '.join(busy)}."
 
@@ -86,10 +89,6 @@ def _bytes(n: float) -> str:
         if n >= value:
             return f"{n / value:.3g} {unit}"
     return f"{n:.3g} B"
-
-
-def _time(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-5 else f"{1e6 * seconds:.2g} µs"
 
 
 def _rate(n: float) -> str:
