@@ -62,7 +62,6 @@ RULES = [
     Line("lion_k(huber)"),
     Line("lion_k(lp_sign)"),
     Line("lion_k(l2_normalize)"),
-    Line("lion_k(top_k_sign)"),
     Line("signum"),
     Line("tiger"),
     Line("cautious_lion"),
@@ -180,7 +179,6 @@ def names() -> dict[str, Any]:
         "huber": signs.huber(1e-3),
         "lp_sign": signs.lp_sign(1.5),
         "l2_normalize": signs.l2_normalize(axis=None),
-        "top_k_sign": signs.top_k_sign(0.25),
         "olion": experimental.olion(rate, weight_decay=decay),
         "soft_signum": experimental.soft_signum(rate, weight_decay=decay, **scheduled),
         "scale_free_soft_signum": experimental.scale_free_soft_signum(

@@ -15,7 +15,8 @@ WHY_NOT = {
         *("apply_proximal_weight_decay", "project_to_tangent", "orthogonalize"),
         *("variance_reduced_gradient", "clip_by_global_norm", "clip_grad_", "sign", "tanh"),
     ),
-    "of other combinators": ("loss_scale_optimizer",),
+    "the same combinator under another's name": ("loss_scale_optimizer",),
+    "compiled in minutes, and for a described GPU with a sort that none would run": ("top_k_sign",),
 }
 """Functions of the catalogue that are no line, by how their names begin."""
 
