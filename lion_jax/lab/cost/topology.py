@@ -28,8 +28,8 @@ _NO_TPU = {
 }
 # Without CUDA's libraries jax refuses the plugin that holds the compiler, unless told not to.
 _NO_GPU = {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
-_PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin")
-"""Packages with the compiler for GPUs, each with its `pjrt`."""
+_PLUGINS = ("cuda13", "cuda12")
+"""The compiler for GPUs, of which each consists of two packages, `plugin` and `pjrt`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,13 +124,15 @@ def _gpus(name: str, gpu: Gpu, extents: tuple[int, ...]) -> np.ndarray:
 def _plugin(name: str) -> str:
     """The module of the compiler for GPUs, found to be of the installed jaxlib's version."""
     needed = importlib.metadata.version("jaxlib")
-    found = {package: _version(package) for package in _PLUGINS}
-    installed = {package: version for package, version in found.items() if version}
-    for package, version in installed.items():
-        if version == needed:
-            return package.replace("jax-", "xla_").removesuffix("-plugin")
-    wrong = ", ".join(f"{package} is {version}" for package, version in installed.items())
-    problem = f"is of another version than jaxlib {needed} ({wrong})"
+    wrong = []
+    for plugin in _PLUGINS:
+        packages = f"jax-{plugin}-plugin", f"jax-{plugin}-pjrt"
+        versions = [_version(package) for package in packages]
+        if versions == [needed, needed]:
+            return f"xla_{plugin}"
+        pairs = zip(packages, versions, strict=True)
+        wrong += [f"{package} is {v or 'missing'}" for package, v in pairs if any(versions)]
+    problem = f"is of another version than jaxlib {needed} ({', '.join(wrong)})"
     wheels = f"jax-cuda13-plugin=={needed}", f"jax-cuda13-pjrt=={needed}"
     raise RequestError(
         f"the compiler for GPUs, which needs no GPU, {problem if wrong else 'is missing'}. On "

@@ -149,7 +149,8 @@ def count(
     Each operation counts with what it reads and writes in HBM: operands and results whose layout
     names no other memory space. A fusion reads of an operand what it slices, and writes an update
     in place. A copy that runs ahead counts when it starts. A collective reads its operands and
-    writes its results once. A loop counts as often as it runs.
+    writes its results once. A loop counts as often as it runs. Each operation is a kernel; what
+    only names an array or waits is none, and a `call` is what it calls.
 
     Args:
       program: the program.
@@ -173,7 +174,7 @@ class _Counter:
         return self._counted[computation.name]
 
     def _of_instruction(self, computation: Computation, i: Instruction) -> Traffic:
-        is_free = i.opcode in _FREE or i.opcode.endswith("-done")
+        is_free = i.opcode in _FREE or i.opcode.endswith("-done")  # of whatever was started
         if is_free or any(f'"{target}"' in i.attributes for target in _FREE_TARGETS):
             return Traffic()
         if i.opcode == "while":

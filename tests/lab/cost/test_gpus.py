@@ -61,8 +61,14 @@ def test_gpus_that_no_host_has_are_refused_in_one_line(topology, message, tmp_pa
     ("versions", "problem"),
     [
         ({}, "is missing"),
-        ({"jax-cuda13-plugin": "0.1.2"}, "another version than jaxlib 9.8 (jax-cuda13-plugin is 0"),
-        ({"jax-cuda12-plugin": "9.9"}, "another version than jaxlib 9.8 (jax-cuda12-plugin is 9.9"),
+        (
+            {"jax-cuda13-plugin": "0.1.2", "jax-cuda13-pjrt": "9.8"},
+            "another version than jaxlib 9.8 (jax-cuda13-plugin is 0.1.2, jax-cuda13-pjrt is 9.8)",
+        ),
+        (
+            {"jax-cuda12-plugin": "9.8"},
+            "than jaxlib 9.8 (jax-cuda12-plugin is 9.8, jax-cuda12-pjrt is missing)",
+        ),
     ],
 )
 def test_without_the_wheels_of_this_jax_it_says_what_to_install(versions, problem, monkeypatch):
