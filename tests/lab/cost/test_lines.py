@@ -3,9 +3,14 @@
 import importlib.util
 import re
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 from catalogue import CATALOGUE
 from lab.cost.lines import LINES, counted, names
+
+from lion_jax.lab.cost.models import abstract_params
 
 FOUR = {f"w{i}": (8192, 4096) for i in range(4)}
 WHY_NOT = {
@@ -29,11 +34,21 @@ def test_every_optimizer_and_combinator_of_the_catalogue_is_a_line():
     assert [name for name in missing if not made[name].startswith(left_out)] == []
 
 
-def test_every_line_is_a_transformation_with_a_title_of_its_own():
+def test_every_line_has_a_title_of_its_own():
     assert len({line.title for line in LINES}) == len(LINES)
-    for line in LINES:
-        for step in (line.step, line.optax):
-            assert not step or callable(eval(step, names()).update)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.title)
+def test_every_line_and_its_counterpart_can_step(line):
+    shapes = {"wte": (256, 64), "b": (64,)}
+    params = abstract_params(shapes, line.weights)
+    for step in filter(None, (line.step, line.optax)):
+        tx = optax.with_extra_args_support(eval(step, names()))
+        state = jax.eval_shape(tx.init, params)
+        updates, after = jax.eval_shape(tx.update, params, state, params)
+        assert jax.tree.map(jnp.shape, updates) == shapes
+        assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def needs(device):
