@@ -8,7 +8,7 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
 """The index of the operand that is the update; operand 0 is the array that it updates."""
 _ELEMENT_BY_ELEMENT = ("bitcast", "reshape", "copy", "transpose", "convert")
-_WITH_OPERANDS = ("slice-start", "all-gather-start", "collective-permute-start")
+_WITH_OPERANDS = ("all-gather-start", "collective-permute-start")
 """Their results stand behind their operands, with which they share a tuple."""
 
 
@@ -20,9 +20,6 @@ def reads(
     A slice reads what it cuts out, also within a fusion. An update in place reads nothing of what
     it updates, but a scatter that adds reads what it adds to. An operand given twice is read once.
     """
-    if i.opcode == "slice-start":
-        yield from zip(i.part(0), [x.size for x in i.part(1)], strict=False)
-        return
     whole: set[str] = set()
     for number, name in enumerate(i.operands):
         operand = computation.by_name[name]

@@ -6,15 +6,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from lion_jax.lab import arguments
+from lion_jax.lab.cost.gpus import GPUS
 from lion_jax.lab.cost.names import DTYPES, GENERATIONS, SHARDINGS, SIGN_SHARDINGS
 from lion_jax.lab.cost.published import MODELS
 
 NAME = "cost"
-HELP = "count what a step stores, moves and sends on a TPU pod, without one"
+HELP = "count what a step stores, moves and sends on a TPU pod or on GPUs, without one"
 DESCRIPTION = (
-    "Compile the step of each rule for a slice of a TPU pod, with no TPU, and count in the program "
-    "what each chip stores, moves through its memory and sends, each with its floor. Needs the "
-    "compiler libtpu: uv run --with libtpu lion-jax cost. By default the rules are lion and adamw, "
+    "Compile the step of each rule for a slice of a TPU pod or for NVIDIA GPUs, without one, and "
+    "count in the program what each chip stores, moves through its memory and sends, each with its "
+    "floor, and for GPUs the kernels that it launches. Needs the compiler, for TPUs libtpu: uv run "
+    "--with libtpu lion-jax cost; for GPUs the extra gpus: uv run --extra gpus lion-jax cost "
+    "--topology h100. By default the rules are lion and adamw, "
     f"or lion alone with the shardings {' and '.join(SIGN_SHARDINGS)}. For example: lion-jax cost "
     "--rules lion,adamw --model gpt2 --topology v5e:16x16 --sharding fsdp"
 )
@@ -40,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology",
         default="v5e:16x16",
         metavar="NAME",
-        help=f"a generation ({', '.join(GENERATIONS)}) and a grid of chips, such as v5p:8x8x8",
+        help=f"a generation of TPUs ({', '.join(GENERATIONS)}) and a grid of chips, such as "
+        f"v5p:8x8x8; or a GPU ({', '.join(GPUS)}) and how many, such as h100, h100:8 or, on 32 "
+        "hosts, h100:32x8",
     )
     parser.add_argument(
         "--sharding",
@@ -72,7 +77,7 @@ def reports(options: argparse.Namespace, on_progress: Any) -> Iterator[Any]:
 
 @contextmanager
 def _on_cpus() -> Iterator[None]:
-    """Keeps jax from looking for a TPU where there is none but libtpu is installed.
+    """Keeps jax from looking for a TPU or a GPU where there is none but its compiler.
 
     Backends that it starts in the meantime, as compiling does, stay what they are.
     """

@@ -1,9 +1,11 @@
-"""The figures of a step on a chip of a pod."""
+"""The figures of a step on a chip of a pod, or on a GPU."""
 
 import dataclasses
 from typing import Any
 
 from lion_jax.lab.cost.floors import Floors
+from lion_jax.lab.cost.gpus import Gpu
+from lion_jax.lab.cost.names import Generation, parse
 from lion_jax.lab.cost.telling import Costs
 from lion_jax.lab.cost.traffic import Collective, Traffic
 from lion_jax.lab.cost.wires import Sent
@@ -13,8 +15,9 @@ from lion_jax.lab.cost.wires import Sent
 class PodCost(Costs):
     """The cost of a step for each chip, counted in its compiled program.
 
-    All bytes are of one chip and one step. Bytes stored, moved through HBM and temporary are also
-    given per parameter that a chip holds; bytes sent are also given per parameter of the model.
+    A GPU is a chip, too. All bytes are of one chip and one step. Bytes stored, moved through HBM
+    and temporary are also given per parameter that a chip holds; bytes sent are also given per
+    parameter of the model.
 
     Attributes:
       rule: the rule's name.
@@ -27,7 +30,7 @@ class PodCost(Costs):
       traffic: what the step moves through HBM, and its collectives.
       temporary_bytes: what the program needs beside its arguments and results.
       exchanges: each collective with what it sends.
-      links_per_chip: outgoing links of a chip, the mean.
+      links_per_chip: outgoing links of a chip, the mean; 1 for a GPU.
       floors: the least that the layout needs of each.
       coarse: what the layout splits over fewer chips than there are, and over how many: parameters
         by their paths with `fsdp`, leaves of the state with `zero` and `sign_gather`; those that
@@ -56,6 +59,17 @@ class PodCost(Costs):
         return dataclasses.replace(self, text="")
 
     @property
+    def generation(self) -> Generation | Gpu:
+        """The chips' generation."""
+        return parse(self.settings["topology"])[0]
+
+    @property
+    def hosts(self) -> tuple[int, int]:
+        """The number of hosts of GPUs, and that of GPUs on each."""
+        hosts, per_host = (1, *parse(self.settings["topology"])[1])[-2:]
+        return hosts, per_host
+
+    @property
     def hbm_bytes(self) -> float:
         """Bytes read from HBM and written to it, in a step that takes the dearest branches."""
         return self.traffic.most.total
@@ -74,6 +88,37 @@ class PodCost(Costs):
     def link_bytes(self) -> float:
         """Bytes that a link carries in one direction, the mean over all links."""
         return self.hop_bytes / self.links_per_chip if self.links_per_chip else 0.0
+
+    @property
+    def network_bytes(self) -> float:
+        """Bytes that a GPU sends to other hosts."""
+        return sum(s.network_bytes for _, s in self.exchanges)
+
+    @property
+    def nvlink_bytes(self) -> float:
+        """Bytes that a GPU sends within its host."""
+        return self.sent_bytes - self.network_bytes
+
+    @property
+    def network_floor(self) -> float:
+        """The part of the floor of sent bytes that goes to other hosts."""
+        hosts, _ = self.hosts
+        return self.floors.sent * (hosts - 1) / (self.chips - 1) if self.chips > 1 else 0.0
+
+    @property
+    def kernels(self) -> int:
+        """Kernels that a GPU launches in a step that takes the dearest branches."""
+        return self.traffic.most.kernels
+
+    @property
+    def copies(self) -> int:
+        """Operations that only copy from HBM to HBM."""
+        return self.traffic.most.copies
+
+    @property
+    def copied_bytes(self) -> float:
+        """Bytes through HBM of these copies."""
+        return self.traffic.most.copied
 
     def record(self) -> dict[str, Any]:
         """All figures under their names, in bytes per chip and step and per parameter."""
@@ -95,14 +140,34 @@ class PodCost(Costs):
             "temporary_bytes_floor": self.floors.temporary,
             "sent_bytes": self.sent_bytes,
             "sent_bytes_floor": self.floors.sent,
-            "hop_bytes": self.hop_bytes,
-            "link_bytes": self.link_bytes,
+            "copies": self.copies,
+            "copied_bytes": self.copied_bytes,
             "stored_per_parameter": self.stored_bytes / self.held,
             "hbm_per_parameter": self.hbm_bytes / self.held,
             "hbm_per_parameter_cheapest_branches": cheapest / self.held,
             "temporary_per_parameter": self.temporary_bytes / self.held,
             "sent_per_parameter": self.sent_bytes / self.parameters,
-            "link_per_parameter": self.link_bytes / self.parameters,
+            **(self._of_a_gpu() if isinstance(self.generation, Gpu) else self._of_a_slice()),
             "collectives": " ".join(sorted({c.kind for c, _ in self.exchanges})),
             "loops_of_unknown_length": len(self.traffic.unknown_loops),
+        }
+
+    def _of_a_slice(self) -> dict[str, float]:
+        """Figures of the links of a torus."""
+        return {
+            "hop_bytes": self.hop_bytes,
+            "link_bytes": self.link_bytes,
+            "link_per_parameter": self.link_bytes / self.parameters,
+        }
+
+    def _of_a_gpu(self) -> dict[str, float]:
+        """Figures of launches, and of the links within and between hosts."""
+        return {
+            "kernels": self.kernels,
+            "small_kernels": self.traffic.most.small_kernels,
+            "kernels_cheapest_branches": self.traffic.least.kernels,
+            "nvlink_bytes": self.nvlink_bytes,
+            "network_bytes": self.network_bytes,
+            "nvlink_per_parameter": self.nvlink_bytes / self.parameters,
+            "network_per_parameter": self.network_bytes / self.parameters,
         }

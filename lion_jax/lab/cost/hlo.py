@@ -17,6 +17,8 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) .*\{$")
 _NAME = re.compile(r"%([\w.\-]+)")
 HBM = 0
 """The memory space of what has no `S(n)` in its layout."""
+_HOST = 5
+"""The memory space of the host."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Array:
       dims: its extents.
       bits: of one element in memory.
       padded: elements that its tiles hold, at least as many as the array has.
-      space: memory space, 0 for HBM; others are on the chip.
+      space: memory space, the n of `S(n)`; 0 where there is none.
+      platform: `tpu` or `gpu`, whose memory spaces differ.
     """
 
     dtype: str
@@ -36,6 +39,7 @@ class Array:
     bits: int
     padded: int
     space: int = HBM
+    platform: str = "tpu"
 
     @property
     def size(self) -> int:
@@ -54,8 +58,12 @@ class Array:
 
     @property
     def in_hbm(self) -> bool:
-        """Tells whether the array lies in HBM, off the chip."""
-        return self.space == HBM
+        """Tells whether the array lies in HBM.
+
+        A TPU's other spaces are on the chip; a GPU's, but for the host's, are parts of HBM, such as
+        the one that collectives exchange by.
+        """
+        return self.space != _HOST if self.platform == "gpu" else self.space == HBM
 
 
 Type = Array | tuple["Type", ...]
@@ -156,8 +164,12 @@ class Program:
     entry: Computation
 
 
-def parse(text: str) -> Program:
+def parse(text: str, platform: str = "tpu") -> Program:
     """Reads the text of a compiled program, as `jax.stages.Compiled.as_text` gives it.
+
+    Args:
+      text: the text.
+      platform: `tpu` or `gpu`, for which the program was compiled.
 
     Raises:
       RequestError: a text that is no scheduled program.
@@ -176,24 +188,26 @@ def parse(text: str) -> Program:
             computations[name] = Computation(name, tuple(lines))
             name = ""
         elif name and (match := _INSTRUCTION.match(line)):
-            lines.append(_instruction(*match.groups()))
+            root, label, rest = match.groups()
+            lines.append(_instruction(root, label, rest, platform))
     return Program(computations, computations[entry])
 
 
-def parse_type(text: str) -> "Type":
+def parse_type(text: str, platform: str = "tpu") -> "Type":
     """Reads an array's type, with its layout, or a tuple's."""
-    type_, _ = _type(text, 0)
+    type_, _ = _type(text, 0, platform)
     return type_
 
 
-def _instruction(root: str | None, name: str, text: str) -> Instruction:
-    type_, end = _type(text, 0)
+def _instruction(root: str | None, name: str, text: str, platform: str) -> Instruction:
+    type_, end = _type(text, 0, platform)
     opening = text.index("(", end)
     closing = _closing(text, opening)
     arguments = text[opening + 1 : closing]
+    opcode, type_ = _what_starts(text[end:opening].strip(), type_)
     return Instruction(
         name=name,
-        opcode=text[end:opening].strip(),
+        opcode=opcode,
         type=type_,
         operands=tuple(_NAME.findall(arguments)),
         arguments=arguments.strip(),
@@ -202,13 +216,22 @@ def _instruction(root: str | None, name: str, text: str) -> Instruction:
     )
 
 
-def _type(text: str, start: int) -> tuple["Type", int]:
+def _what_starts(opcode: str, type_: "Type") -> tuple[str, "Type"]:
+    """The operation that an instruction starts, which gives operands in a tuple, and its result."""
+    started = opcode.removesuffix("-start")
+    if started in (opcode, "async") or not isinstance(type_, tuple):
+        return opcode, type_
+    return (started, type_[1]) if isinstance(type_[0], tuple) else (opcode, type_)
+
+
+def _type(text: str, start: int, platform: str) -> tuple["Type", int]:
     """The type that begins at a place in the text, and where it ends."""
     if text[start] != "(":
         match = _ARRAY.match(text, start)
         if match is None:
             raise RequestError(f"unknown type in the program: {text[start : start + 60]!r}")
-        return _array(*match.groups()), match.end()
+        dtype, dims, layout = match.groups()
+        return _array(dtype, dims, layout, platform), match.end()
     parts, place = [], start + 1
     while text[place] != ")":
         if text[place] in ", ":
@@ -216,13 +239,13 @@ def _type(text: str, start: int) -> tuple["Type", int]:
         elif text.startswith("/*", place):  # the number of an element, for people
             place = text.index("*/", place) + 2
         else:
-            part, place = _type(text, place)
+            part, place = _type(text, place, platform)
             parts.append(part)
     return tuple(parts), place + 1
 
 
 @functools.lru_cache(maxsize=4096)
-def _array(dtype: str, dims_text: str, layout: str | None) -> Array:
+def _array(dtype: str, dims_text: str, layout: str | None, platform: str) -> Array:
     layout = layout or ""
     dims = tuple(int(d.removeprefix("<=")) for d in dims_text.split(",") if d)
     match = _BITS_OF_NAME.match(dtype)
@@ -230,7 +253,8 @@ def _array(dtype: str, dims_text: str, layout: str | None) -> Array:
     if match := _ELEMENT.search(layout):
         bits = int(match.group(1))
     match = _SPACE.search(layout)
-    return Array(dtype, dims, bits, _padded(dims, layout), int(match.group(1)) if match else HBM)
+    space = int(match.group(1)) if match else HBM
+    return Array(dtype, dims, bits, _padded(dims, layout), space, platform)
 
 
 def _padded(dims: tuple[int, ...], layout: str) -> int:

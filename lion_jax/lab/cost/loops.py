@@ -1,11 +1,13 @@
-"""Trip counts of loops: the TPU compiler's text has none, so the counters are followed."""
+"""Trip counts of loops: a TPU's program does not tell them, so the counters are followed."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lion_jax.lab.cost.hlo import Computation, Instruction, Program
 
 _MOST_TRIPS = 1_000_000
+_TOLD = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _DIRECTIONS: dict[str, Callable[[int, int], bool]] = {
     "LT": lambda a, b: a < b,
     "LE": lambda a, b: a <= b,
@@ -24,14 +26,14 @@ _ARITHMETIC: dict[str, Callable[..., int]] = {
     "or": lambda a, b: a | b,
     "select": lambda p, a, b: a if p else b,
 }
-_THE_SAME = ("copy", "bitcast", "convert", "reshape", "copy-done", "opt-barrier")
+_THE_SAME = ("copy", "bitcast", "convert", "reshape", "opt-barrier")
 
 
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int | None:
     """Counts how often the body of a `while` runs.
 
-    The scalar integers that the loop carries are followed from their first values through
-    condition and body, as the program would.
+    A GPU's program says it. Else the scalar integers that the loop carries are followed from their
+    first values through condition and body, as the program would.
 
     Args:
       program: the program.
@@ -41,6 +43,8 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
     Returns:
       The number, or None where it depends on data, or is beyond a million.
     """
+    if told := _TOLD.search(loop.attributes):
+        return int(told.group(1))
     (condition,) = (program.computations[name] for name in loop.called("condition"))
     (body,) = (program.computations[name] for name in loop.called("body"))
     carried = _Values(program, computation).of(loop.operands[0])
@@ -117,7 +121,7 @@ class _Values:
         if i.opcode == "get-tuple-element":
             whole = self.of(i.operands[0])
             return whole[_index(i)] if isinstance(whole, tuple) else None
-        if i.opcode in _THE_SAME:
+        if i.opcode in _THE_SAME or i.opcode.endswith("-done"):
             return self.of(i.operands[0])
         if i.opcode == "copy-start":
             return self.of(i.operands[0])

@@ -1,13 +1,15 @@
-"""Shardings, dtypes and slices of pods, by their names; imports no jax."""
+"""Shardings, dtypes and topologies, by their names; imports no jax."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
+from lion_jax.lab.cost import gpus
+from lion_jax.lab.cost.gpus import GPUS, Gpu
 from lion_jax.lab.errors import RequestError
 
 DTYPES = ("float32", "bfloat16")
 SHARDINGS = {
-    "single": "one chip of the slice",
+    "single": "one chip alone",
     "data": "parameters and state on every chip; each chip has gradients of its own part of the "
     "batch, which are averaged in float32",
     "fsdp": "parameters, gradients and state split over all chips; the step alone",
@@ -35,6 +37,13 @@ class Generation:
     largest: tuple[int, ...]
     options: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    platform: ClassVar[str] = "tpu"
+    device: ClassVar[str] = "chip"
+
+    def axes(self, extents: tuple[int, ...]) -> tuple[str, ...]:
+        """Names of a mesh's axes, one for each dimension of the slice."""
+        return ("x", "y", "z")[: len(extents)]
+
     def wraps(self, extents: tuple[int, ...]) -> tuple[bool, ...]:
         """Tells which dimensions are rings: in 2-D the full ones, in 3-D all if 4 divides each."""
         if len(self.largest) == 2:
@@ -53,12 +62,21 @@ GENERATIONS = {
 }
 
 
-def parse(name: Any) -> tuple[Generation, tuple[int, ...]]:
-    """A slice's generation and grid, refused where no pod has it."""
+def parse(name: Any) -> tuple[Generation | Gpu, tuple[int, ...]]:
+    """A topology's generation and extents, refused where no pod or host has them.
+
+    Extents are a slice's grid, the number of GPUs of a host, or the numbers of hosts and of GPUs
+    on each.
+    """
     kind, _, shape = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind in GPUS:
+        return gpus.parse(name)
     if kind not in GENERATIONS:
         largest = ", ".join(f"{kind}:{of.shapes[-1]}" for kind, of in GENERATIONS.items())
-        raise RequestError(f"unknown topology {name!r}. Possible: {largest}")
+        several = "h100:8 on one host, h100:32x8 on 32"
+        raise RequestError(
+            f"unknown topology {name!r}. Possible: {largest}, {', '.join(GPUS)} ({several})"
+        )
     generation = GENERATIONS[kind]
     parts = shape.split("x")
     fits = len(parts) == len(generation.largest) and all(p.isdecimal() and int(p) for p in parts)

@@ -1,4 +1,4 @@
-"""Counting the cost of an optimizer's step on a slice of a TPU pod, in the compiled program."""
+"""Counting the cost of an optimizer's step on TPUs or GPUs, in the compiled program."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,14 @@ from lion_jax._core.leaves import is_transformation
 from lion_jax.lab import progress
 from lion_jax.lab.choosing import choose_rules, names
 from lion_jax.lab.cost import hlo, traffic
+from lion_jax.lab.cost.compiling import compile_step
 from lion_jax.lab.cost.figures import PodCost
 from lion_jax.lab.cost.floors import Stored, least, stored
 from lion_jax.lab.cost.models import abstract_params, choose_model
 from lion_jax.lab.cost.names import DTYPES, SHARDINGS, SIGN_SHARDINGS, parse
 from lion_jax.lab.cost.report import PodCosts
 from lion_jax.lab.cost.steps import Step, make_step, sign_rule
-from lion_jax.lab.cost.topology import AXES, Slice, describe
+from lion_jax.lab.cost.topology import Topology, describe
 from lion_jax.lab.cost.wires import sent
 from lion_jax.lab.errors import RequestError, known
 from lion_jax.lab.progress import OnProgress
@@ -43,14 +44,15 @@ def cost(
     dtype: str | None = None,
     on_progress: OnProgress = progress.silent,
 ) -> Iterator[PodCosts]:
-    """Compiles the step of each rule for a slice of a TPU pod, and counts what the programs do.
+    """Compiles the step of each rule for TPUs or GPUs, and counts what the programs do.
 
-    No TPU is needed: libtpu, from the extra `pods`, holds the compiler. The step is
+    None is needed: libtpu, from the extra `pods`, holds the compiler for a slice of a TPU pod; the
+    wheels of the extra `gpus` hold the one for NVIDIA GPUs. The step is
     ``updates, state = tx.update(grads, state, params)`` and ``optax.apply_updates``, with
     parameters and state donated; the model's own passes are no part of it.
 
-    Compiling makes jax start its own backends. Where libtpu is installed and no TPU is there, the
-    environment variable ``JAX_PLATFORMS=cpu`` keeps it from looking for one.
+    Compiling makes jax start its own backends. Where a compiler is installed and no such chip is
+    there, the environment variable ``JAX_PLATFORMS=cpu`` keeps it from looking for one.
 
     Args:
       model: whose parameters are stepped: ``"gpt2"``, ``"vit_b_16"``, ``"decoder_1b"``,
@@ -58,8 +60,11 @@ def cost(
         JSON file of shapes; or a tree of shapes.
       rules: what :func:`lion_jax.lab.compare` takes, or any transformation; None is
         ``("lion", "adamw")``. With ``"vote"`` and ``"sign_gather"`` it is ``"lion"``, or a rule
-        that exchanges what it needs along the mesh axes ``("x", "y")`` or ``("x", "y", "z")``.
-      topology: a generation and a grid of chips, such as ``"v5e:16x16"`` or ``"v5p:8x8x8"``.
+        that exchanges what it needs along the mesh axes ``("x", "y")`` or ``("x", "y", "z")``, for
+        GPUs ``("gpu",)`` or ``("gpu", "host")``.
+      topology: a generation of TPUs and a grid of chips, such as ``"v5e:16x16"`` or
+        ``"v5p:8x8x8"``; or ``"a100"``, ``"h100"``, ``"h200"`` or ``"b200"``, with how many,
+        ``"h100:8"`` on one host or ``"h100:32x8"`` on 32.
       sharding: ``"single"``, ``"data"``, ``"fsdp"``, ``"zero"``, ``"vote"`` or
         ``"sign_gather"``.
       dtype: of parameters and gradients, ``"float32"`` or ``"bfloat16"``; None is float32, or what
@@ -73,8 +78,8 @@ def cost(
 
     Raises:
       RequestError: a name that is unknown, a topology that does not exist, a rule that cannot
-        exchange signs, libtpu missing, a program that the compiler refuses, as one that does not
-        fit into a chip's memory. All rules are checked before anything is compiled.
+        exchange signs, a compiler missing, a program that the compiler refuses, as one that does
+        not fit into a chip's memory. All rules are checked before anything is compiled.
 
     Example::
 
@@ -86,7 +91,7 @@ def cost(
     known("sharding", sharding, SHARDINGS)
     if dtype is not None:
         known("dtype", dtype, DTYPES)
-    _, extents = parse(topology)
+    generation, extents = parse(topology)
     if rules is None:
         rules = ("lion",) if sharding in SIGN_SHARDINGS else ("lion", "adamw")
     found = choose_model(model)
@@ -96,7 +101,7 @@ def cost(
         "sharding": sharding,
         "dtype": dtype,
     }
-    axes = AXES[: len(extents)]
+    axes = generation.axes(extents)
     requests = [_request(name, rule, found, settings, axes) for name, rule in _named(rules)]
     described = describe(topology)
     traced = [_traced(request, described) for request in requests]
@@ -108,7 +113,7 @@ def cost(
     )
     for request, (step, lowered) in zip(requests, traced, strict=True):
         tell(request.name, 0, 1)
-        counted = _count(request, described, step, _compile(lowered, request.name))
+        counted = _count(request, described, step, compile_step(lowered, request.name, generation))
         tell(request.name, 1, 1)
         costs = dataclasses.replace(costs, costs=(*costs.costs, counted), missing=costs.missing[1:])
         yield costs
@@ -123,12 +128,12 @@ def pod_cost(
     dtype: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> PodCost:
-    """Compiles the step of one rule for a slice of a TPU pod, and counts what the program does.
+    """Compiles the step of one rule for TPUs or GPUs, and counts what the program does.
 
     Args:
       rule: one of the rules that :func:`cost` takes, whose other arguments are the same.
       model: whose parameters are stepped.
-      topology: a generation and a grid of chips.
+      topology: TPUs or GPUs, and how many.
       sharding: where parameters, gradients and state are.
       dtype: of parameters and gradients.
       on_progress: called now and then.
@@ -201,7 +206,7 @@ def _name(model: Any, found: Any) -> str:
     return str(model) if isinstance(model, str | Path) else "a tree of shapes"
 
 
-def _traced(request: _Request, described: Slice) -> tuple[Step, jax.stages.Lowered]:
+def _traced(request: _Request, described: Topology) -> tuple[Step, jax.stages.Lowered]:
     """The step of a rule, and what there is to compile.
 
     Raises:
@@ -220,21 +225,10 @@ def _traced(request: _Request, described: Slice) -> tuple[Step, jax.stages.Lower
         ) from error
 
 
-def _compile(lowered: jax.stages.Lowered, name: str) -> jax.stages.Compiled:
-    try:
-        return lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise RequestError(
-            f"the compiler refuses the step of {name} ({reason}). "
-            "Try a smaller model, more chips, or the sharding fsdp"
-        ) from error
-
-
-def _count(request: _Request, described: Slice, step: Step, compiled: Any) -> PodCost:
+def _count(request: _Request, described: Topology, step: Step, compiled: Any) -> PodCost:
     text = compiled.as_text()
-    program = hlo.parse(text)
-    counted = traffic.count(program, lambda c: sent(c, described.torus).nbytes)
+    program = hlo.parse(text, described.platform)
+    counted = traffic.count(program, lambda c: sent(c, described.links).nbytes)
     sharding = request.settings["sharding"]
     params, gradients, state = stored(step, program)
     n = step.mesh.size
@@ -251,8 +245,8 @@ def _count(request: _Request, described: Slice, step: Step, compiled: Any) -> Po
         stored_in_tiles=sum(x.array.padded_bytes for x in [*params, *state]),
         traffic=counted,
         temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
-        exchanges=tuple((c, sent(c, described.torus)) for c in counted.collectives),
-        links_per_chip=described.torus.links_per_chip,
+        exchanges=tuple((c, sent(c, described.links)) for c in counted.collectives),
+        links_per_chip=described.links.links_per_chip,
         floors=least(sharding, n, params, gradients, state),
         coarse=_coarse(split, n),
         text=text,

@@ -1,11 +1,13 @@
 """A table, sentences, a picture and records of costs, be they one or several."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import rich.box
 from rich.table import Table
 
+from lion_jax.lab.cost import exchanges
+from lion_jax.lab.cost.columns import LAYOUTS, Column
 from lion_jax.lab.cost.names import SHARDINGS
 from lion_jax.lab.plots import COLOURS, Picture, tidy
 from lion_jax.lab.report import Report
@@ -13,14 +15,6 @@ from lion_jax.lab.report import Report
 if TYPE_CHECKING:
     from lion_jax.lab.cost.figures import PodCost
 
-_CAPTION = (
-    "Stored, through HBM and temporary: bytes of a chip over the parameters that it holds. Sent: "
-    "over the model's parameters. Cheapest: in steps that take every shorter branch. Floor: "
-    "parameters, gradients and all state read once, parameters and all state written once, the "
-    "best exchange, nothing besides. A link: sent bytes times the links they cross, over a chip's "
-    "outgoing links."
-)
-_COLUMNS = "MB/chip", "stored", "HBM", "cheapest", "temporary", "sent", "on a link"
 _FULL = 1.05  # tiles that waste less than that are full
 
 
@@ -52,37 +46,50 @@ class Costs(Report):
 
     def summary(self) -> list[dict[str, Any]]:
         """The records, each with its exchanges."""
-        return [cost.record() | {"exchanges": _exchanges(cost)} for cost in self._each()]
+        return [cost.record() | {"exchanges": exchanges.records(cost)} for cost in self._each()]
 
     def table(self) -> Table:
         """A row for each rule, with its floors below."""
         costs = self._each()
         first, settings = costs[0], costs[0].settings
         dtypes = " or ".join(dict.fromkeys(cost.settings["dtype"] for cost in costs))
-        layout = SHARDINGS[settings["sharding"]]
+        sharding = SHARDINGS[settings["sharding"]].replace("chip", first.generation.device)
+        columns, caption = LAYOUTS[first.generation.platform]
         whole = Table(
             title=f"{settings['model']}, {first.parameters:,} {dtypes} parameters on "
-            f"{settings['topology']}, {settings['sharding']}: {layout}. "
-            "In B/param but for MB/chip.",
+            f"{settings['topology']}, {settings['sharding']}: {sharding}. "
+            f"In B/param but for {_others(columns)}.",
             title_justify="left",
-            caption=_CAPTION,
+            caption=caption,
             caption_justify="left",
             box=rich.box.SIMPLE_HEAD,
             padding=0,  # all columns fit into 80
         )
         whole.add_column("rule", no_wrap=True)
-        for column in _COLUMNS:
-            whole.add_column(column, justify="right", no_wrap=True)
+        for column in columns:
+            whole.add_column(column.title, justify="right", no_wrap=True)
         for cost in costs:
-            figures, floors = _cells(cost)
-            whole.add_row(cost.rule, *figures)
-            whole.add_row("  floor", *floors, style="dim")
+            whole.add_row(cost.rule, *(column.figure(cost) for column in columns))
+            whole.add_row("  floor", *(column.floor(cost) for column in columns), style="dim")
         return whole
 
     def lines(self) -> list[str]:
-        """Sentences on the collectives, the padding, and what could not be split or counted."""
+        """Sentences on the exchanges, copies and padding, and on what could not be split."""
         costs = self._each()
-        lines = [f"{cost.rule}: {line}" for cost in costs for line in _collectives(cost)]
+        lines = [
+            f"{cost.rule}: {line}"
+            for cost in costs
+            for tell in (exchanges.sentences, exchanges.times)
+            for line in tell(cost)
+        ]
+        lines += dict.fromkeys(line for cost in costs for line in exchanges.assumptions(cost))
+        lines += [
+            f"{cost.rule}: {cost.copies} kernels only copy, {cost.copied_bytes / cost.held:.2f} "
+            "of the B/param through HBM."
+            for cost in costs
+            if cost.copies and costs[0].generation.platform == "gpu"
+        ]
+        chips = f"{costs[0].chips} {costs[0].generation.device}s"
         coarse: dict[str, list[str]] = {}
         for cost in costs:
             named = [f"{path} ({parts})" for path, parts in cost.coarse.items()]
@@ -90,8 +97,7 @@ class Costs(Report):
             if named:
                 coarse.setdefault(", ".join(named[:4]) + more, []).append(cost.rule)
         lines += [
-            f"{', '.join(rules)}: split over fewer than {costs[0].chips} chips, which do not "
-            f"divide them: {named}."
+            f"{', '.join(rules)}: split over fewer than {chips}, which do not divide them: {named}."
             for named, rules in coarse.items()
         ]
         lines += [
@@ -143,30 +149,9 @@ class Costs(Report):
         return figure
 
 
-def _cells(cost: "PodCost") -> tuple[list[str], list[str]]:
-    """The cells of a rule's row, and those of its floors."""
-    held, size, floors = cost.held, cost.parameters, cost.floors
-    least = cost.traffic.least.total / held
-    links = cost.links_per_chip
-    figures = [
-        f"{cost.stored_bytes / 1e6:.2f}",
-        f"{cost.stored_bytes / held:.2f}",
-        f"{cost.hbm_bytes / held:.2f}",
-        f"{least:.2f}",
-        f"{cost.temporary_bytes / held:.2f}",
-        f"{cost.sent_bytes / size:.3g}",
-        f"{cost.link_bytes / size:.3g}",
-    ]
-    below = [
-        f"{floors.stored / 1e6:.2f}",
-        f"{floors.stored / held:.2f}",
-        f"{floors.hbm / held:.2f}",
-        "",
-        f"{floors.temporary / held:.2f}",
-        f"{floors.sent / size:.3g}",
-        f"{floors.sent / size / links:.3g}" if links else "0",
-    ]
-    return figures, below
+def _others(columns: Iterable[Column]) -> str:
+    """The columns that are not bytes per parameter."""
+    return " and ".join(c.title for c in columns if c.title.startswith(("MB", "kernels")))
 
 
 def _bars(cost: "PodCost") -> tuple[tuple[float, float], ...]:
@@ -177,46 +162,3 @@ def _bars(cost: "PodCost") -> tuple[tuple[float, float], ...]:
         (cost.hbm_bytes / held, floors.hbm / held),
         (cost.sent_bytes / cost.parameters, floors.sent / cost.parameters),
     )
-
-
-def _collectives(cost: "PodCost") -> Iterator[str]:
-    """A line for each kind, type and size of group, those that send most first."""
-    alike: dict[Any, list[float]] = {}
-    for collective, sent in cost.exchanges:
-        key = collective.kind, "/".join(collective.dtypes), sent.group_size
-        sums = alike.setdefault(key, [0, 0.0, 0.0])
-        for i, value in enumerate((collective.times, sent.nbytes, sent.hop_bytes)):
-            sums[i] += value
-    for (kind, dtype, group), (times, nbytes, hops) in sorted(
-        alike.items(), key=lambda item: -item[1][1]
-    ):
-        among = "in pairs" if kind == "collective-permute" else f"among {group} chips"
-        yield (
-            f"{times} {kind} of {dtype} {among}: {_bytes(nbytes)} sent by each chip, "
-            f"{hops / nbytes if nbytes else 0:.2f} links crossed."
-        )
-
-
-def _bytes(n: float) -> str:
-    for unit, value in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= value:
-            return f"{n / value:.3g} {unit}"
-    return f"{n:.3g} B"
-
-
-def _exchanges(cost: "PodCost") -> list[dict[str, Any]]:
-    """A record for each collective."""
-    return [
-        {
-            "kind": collective.kind,
-            "dtypes": collective.dtypes,
-            "shapes": [x.dims for x in collective.operands][:100],
-            "operand_bytes": collective.operand_bytes,
-            "times": collective.times,
-            "group_size": sent.group_size,
-            "sent_bytes": sent.nbytes,
-            "hop_bytes": sent.hop_bytes,
-            "source": collective.source,
-        }
-        for collective, sent in cost.exchanges
-    ]

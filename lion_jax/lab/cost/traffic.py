@@ -1,10 +1,12 @@
 """The traffic of a compiled program: through a chip's memory, and between chips."""
 
 import dataclasses
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 
 from lion_jax.lab.cost.accesses import reads, writes
+from lion_jax.lab.cost.copies import is_copy
 from lion_jax.lab.cost.hlo import Array, Computation, Instruction, Program
 from lion_jax.lab.cost.loops import trip_count
 
@@ -39,21 +41,30 @@ _FREE = {
     *(f"{kind}-done" for kind in _KINDS),
 }
 _FREE_TARGETS = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound")
+_SMALL = 1000  # bytes: a kernel that moves less takes as long as its launch
 
 
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """Bytes through a chip's memory.
+    """Bytes through a chip's memory, and the operations that move them.
 
     Attributes:
       read: bytes read from HBM, without padding.
       written: bytes written to HBM, without padding.
       in_tiles: both, with the padding of the tiles that the elements lie in.
+      kernels: operations that run; on a GPU each is a launch.
+      small_kernels: those of them that move less than 1 kB.
+      copies: those of them that only copy from HBM to HBM, 1 kB or more.
+      copied: bytes that these read and write.
     """
 
     read: float = 0
     written: float = 0
     in_tiles: float = 0
+    kernels: int = 0
+    small_kernels: int = 0
+    copies: int = 0
+    copied: float = 0
 
     @property
     def total(self) -> float:
@@ -62,13 +73,11 @@ class Moved:
 
     def __add__(self, other: "Moved") -> "Moved":
         """The bytes of two parts of a program, one after the other."""
-        return Moved(
-            self.read + other.read, self.written + other.written, self.in_tiles + other.in_tiles
-        )
+        return Moved(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
 
     def __mul__(self, times: int) -> "Moved":
         """The bytes of one part that runs several times."""
-        return Moved(self.read * times, self.written * times, self.in_tiles * times)
+        return Moved(*(times * figure for figure in dataclasses.astuple(self)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +149,8 @@ def count(
     Each operation counts with what it reads and writes in HBM: operands and results whose layout
     names no other memory space. A fusion reads of an operand what it slices, and writes an update
     in place. A copy that runs ahead counts when it starts. A collective reads its operands and
-    writes its results once. A loop counts as often as it runs.
+    writes its results once. A loop counts as often as it runs. Each operation is a kernel; what
+    only names an array or waits is none, and a `call` is what it calls.
 
     Args:
       program: the program.
@@ -164,7 +174,8 @@ class _Counter:
         return self._counted[computation.name]
 
     def _of_instruction(self, computation: Computation, i: Instruction) -> Traffic:
-        if i.opcode in _FREE or any(f'"{target}"' in i.attributes for target in _FREE_TARGETS):
+        is_free = i.opcode in _FREE or i.opcode.endswith("-done")  # of whatever was started
+        if is_free or any(f'"{target}"' in i.attributes for target in _FREE_TARGETS):
             return Traffic()
         if i.opcode == "while":
             return self._of_loop(computation, i)
@@ -181,7 +192,20 @@ class _Counter:
         if i.opcode in ("call", "async-start"):
             return sum((self.of(c) for c in self._called(i, "to_apply", "calls")), Traffic())
         moved = _moved(reads(self._program, computation, i), writes(self._program, computation, i))
+        moved = self._launched(i, moved)
         return Traffic(moved, moved, tuple(self._collectives(computation, i)))
+
+    def _launched(self, i: Instruction, moved: Moved) -> Moved:
+        """The bytes of one operation, with what it is."""
+        is_small = moved.total < _SMALL
+        copies = moved.read and moved.written and not is_small and is_copy(self._program, i)
+        return dataclasses.replace(
+            moved,
+            kernels=1,
+            small_kernels=int(is_small),
+            copies=int(copies),
+            copied=moved.total if copies else 0,
+        )
 
     def _of_loop(self, computation: Computation, i: Instruction) -> Traffic:
         once = sum((self.of(c) for c in self._called(i, "condition", "body")), Traffic())

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from lion_jax.lab.cost.gpus import GPUS, PER_HOST
 from lion_jax.lab.cost.names import GENERATIONS
 from lion_jax.lab.cost.published import MODELS
 from lion_jax.lab.errors import RequestError
@@ -57,7 +58,10 @@ def sections(kinds: Sequence[str]) -> Iterator[Section]:
         yield Section("Models, for cost", ("model", "what it is"), models)
     if "topologies" in kinds:
         slices = [(f"{n}:{s}", f"TPU {n}") for n, of in GENERATIONS.items() for s in of.shapes]
-        yield Section("Topologies, for cost", ("topology", "what it is"), slices)
+        gpus = [(n, of.title) for n, of in GPUS.items()]
+        gpus += [(f"{n}:{PER_HOST}", f"a host of {PER_HOST}") for n in GPUS]
+        gpus += [(f"{n}:32x{PER_HOST}", f"32 hosts of {PER_HOST}") for n in GPUS]
+        yield Section("Topologies, for cost", ("topology", "what it is"), slices + gpus)
 
 
 def _rules(title: str, rules: Mapping[str, Rule]) -> Section:

@@ -1,14 +1,14 @@
 """Programs whose bytes are known: small enough to count by hand.
 
-`python tests/lab/cost/known.py` compiles them with libtpu and records their text beside this
-file, in `programs/`, without what says nothing about bytes.
+`python tests/lab/cost/known.py` compiles them and records their text beside this file, in
+`programs/`, without what says nothing about bytes. `known_on_gpus.py` has the same ones for GPUs.
 """
 
 import dataclasses
 import functools
+import importlib.metadata
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lion_jax
@@ -44,6 +44,10 @@ class Known:
       sent: to other chips.
       crossed: the same times the links that it crosses.
       kinds: of its collectives.
+      network: of what is sent, between hosts.
+      kernels: launches of a GPU.
+      small: those of them that move less than 1 kB.
+      copied: bytes of kernels that only copy, read and written.
       donated: arguments that are overwritten.
       mapped: whether each chip runs the function on its own part.
     """
@@ -59,6 +63,10 @@ class Known:
     sent: float = 0.0
     crossed: float = 0.0
     kinds: tuple[str, ...] = ()
+    network: float = 0.0
+    kernels: int = 0
+    small: int = 0
+    copied: float = 0.0
     donated: tuple[int, ...] = ()
     mapped: bool = True
 
@@ -276,7 +284,7 @@ def compiled(known: Known) -> str:
     """The text of the program, compiled now."""
     from lion_jax.lab.cost.topology import describe
 
-    mesh = describe(known.topology).mesh
+    mesh = Mesh(describe(known.topology).mesh.devices, BOTH)
     function = known.function
     if known.mapped:
         specs = known.specs[: len(known.shapes)]
@@ -305,14 +313,13 @@ def _without_noise(text: str) -> str:
     return "\n".join(re.sub(r" ?stack_frame_id=\d+", "", line) for line in lines) + "\n"
 
 
-def main() -> None:
-    """Records all programs."""
-    import libtpu
-
-    for known in [*KNOWN, FUSED]:
+def record(programs: Iterable[Known], compiler: str) -> None:
+    """Records programs, with the package that compiled them."""
+    version = importlib.metadata.version(compiler)
+    for known in programs:
         header = (
             f"// {known.name} of known.py for {known.topology}: "
-            f"jax {jax.__version__}, libtpu {libtpu.__version__}\n"
+            f"jax {jax.__version__}, {compiler} {version}\n"
         )
         path = PROGRAMS / f"{known.name}.hlo"
         path.write_text(header + _without_noise(compiled(known)))
@@ -320,4 +327,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    record([*KNOWN, FUSED], "libtpu")

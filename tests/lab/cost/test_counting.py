@@ -4,40 +4,50 @@ import importlib.util
 
 import pytest
 from lab.cost.known import FUSED, KNOWN, MIB, compiled, recorded
+from lab.cost.known_on_gpus import ON_GPUS
 
 from lion_jax.lab.cost import hlo, traffic
 from lion_jax.lab.cost.names import parse
-from lion_jax.lab.cost.wires import Torus, sent
+from lion_jax.lab.cost.wires import Torus, linked, sent
 
-BY_NAME = {known.name: known for known in KNOWN}
+BY_NAME = {known.name: known for known in [*KNOWN, *ON_GPUS]}
 SCALARS = 256 / MIB  # counters and such
-TEXTS = [
-    pytest.param(recorded, id="recorded"),
-    pytest.param(
-        compiled,
-        id="compiled",
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(
-                importlib.util.find_spec("libtpu") is None,
-                reason="needs libtpu, from the extra pods",
-            ),
-        ],
-    ),
-]
+COMPILERS = {"tpu": ("libtpu", "pods"), "gpu": ("jax_cuda13_plugin", "gpus")}
+
+
+def platform_of(known):
+    return parse(known.topology)[0].platform
+
+
+def needs(known):
+    """The mark of a test that compiles the program."""
+    package, extra = COMPILERS[platform_of(known)]
+    missing = importlib.util.find_spec(package) is None
+    return [
+        pytest.mark.slow,
+        pytest.mark.skipif(missing, reason=f"needs {package}, from the extra {extra}"),
+    ]
+
+
+def each(programs):
+    """Each program as recorded, and compiled anew."""
+    return [pytest.param(known, recorded, id=f"recorded-{known.name}") for known in programs] + [
+        pytest.param(known, compiled, id=f"compiled-{known.name}", marks=needs(known))
+        for known in programs
+    ]
 
 
 def count(known, text):
-    return traffic.count(hlo.parse(text(known)))
+    return traffic.count(hlo.parse(text(known), platform_of(known)))
 
 
-def torus_of(known):
-    generation, extents = parse(known.topology)
-    return Torus(extents, generation.wraps(extents))
+def exchanges(known, text):
+    """What each collective sends."""
+    links = linked(*parse(known.topology))
+    return [sent(c, links) for c in count(known, text).collectives]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+@pytest.mark.parametrize(("known", "text"), each(BY_NAME.values()))
 def test_what_goes_through_memory_is_what_counting_by_hand_says(known, text):
     moved = count(known, text).most
     assert moved.read / MIB == pytest.approx(known.read, abs=SCALARS)
@@ -45,25 +55,32 @@ def test_what_goes_through_memory_is_what_counting_by_hand_says(known, text):
     assert moved.in_tiles / MIB == pytest.approx(known.read + known.written, rel=1e-3)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+@pytest.mark.parametrize(("known", "text"), each(BY_NAME.values()))
 def test_what_is_sent_is_what_the_formulas_say(known, text):
-    collectives = count(known, text).collectives
-    assert tuple(c.kind for c in collectives) == known.kinds
-    exchanges = [sent(c, torus_of(known)) for c in collectives]
-    assert sum(s.nbytes for s in exchanges) / MIB == pytest.approx(known.sent)
-    assert sum(s.hop_bytes for s in exchanges) / MIB == pytest.approx(known.crossed)
+    assert tuple(c.kind for c in count(known, text).collectives) == known.kinds
+    sends = exchanges(known, text)
+    assert sum(s.nbytes for s in sends) / MIB == pytest.approx(known.sent)
+    assert sum(s.hop_bytes for s in sends) / MIB == pytest.approx(known.crossed)
+    assert sum(s.network_bytes for s in sends) / MIB == pytest.approx(known.network)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_reduce_scatter_fused_from_an_all_reduce_is_one(text):
-    counted = count(FUSED, text)
+@pytest.mark.parametrize(("known", "text"), each(ON_GPUS))
+def test_each_kernel_is_launched_as_often_as_it_runs_and_copies_are_told_apart(known, text):
+    launched = count(known, text).most
+    assert (launched.kernels, launched.small_kernels) == (known.kernels, known.small)
+    assert launched.copied / MIB == pytest.approx(known.copied)
+    assert (launched.copies > 0) == (known.copied > 0)
+
+
+@pytest.mark.parametrize(("known", "text"), each([FUSED]))
+def test_a_reduce_scatter_fused_from_an_all_reduce_is_one(known, text):
+    counted = count(known, text)
     first, *rest = counted.collectives
     assert first.kind == "reduce-scatter"
     assert {c.kind for c in rest} <= {"collective-permute"}  # of what the padding misplaced
     # 512 rows of padding to 16384; the permutation moves at most two of sixteen parts.
     least = FUSED.sent * MIB
-    total = sum(sent(c, torus_of(FUSED)).nbytes for c in counted.collectives)
+    total = sum(s.nbytes for s in exchanges(known, text))
     assert least <= total <= least * (1 + 512 / 16384 + 2 / 15)
     assert counted.most.read / MIB == pytest.approx(FUSED.read, rel=1e-4)
 
@@ -155,3 +172,45 @@ def test_what_is_wrapped_or_in_tuples_counts_like_what_is_not():
     assert kinds == [("all-gather", small), ("all-gather", small), ("all-reduce", 2 * large)]
     ring = Torus((4,), (True,))
     assert [sent(c, ring).nbytes for c in counted.collectives] == [small, 3 * small, 2 * large]
+
+
+STARTED = """HloModule started, is_scheduled=true
+
+%fused (x: f32[64,128], u: f32[8,128]) -> f32[64,128] {
+  %x = f32[64,128]{1,0} parameter(0)
+  %u = f32[8,128]{1,0} parameter(1)
+  %c = s32[] constant(8)
+  ROOT %d = f32[64,128]{1,0} dynamic-update-slice(%x, %u, %c, %c)
+}
+
+%copying (x: f32[64,128], y: f32[64,128]) -> (f32[64,128], f32[64,128]) {
+  %x = f32[64,128]{1,0} parameter(0)
+  %y = f32[64,128]{1,0} parameter(1)
+  %v = f32[64,128]{1,0} copy(%x)
+  %w = f32[64,128]{1,0} copy(%y)
+  ROOT %t = (f32[64,128]{1,0}, f32[64,128]{1,0}) tuple(%v, %w)
+}
+
+ENTRY %main (a: f32[64,128], b: f32[8,128]) -> f32[64,128] {
+  %a = f32[64,128]{1,0} parameter(0)
+  %b = f32[8,128]{1,0} parameter(1)
+  %s = ((f32[64,128]{1,0}, f32[8,128]{1,0}), f32[64,128]{1,0}, u32[]) fusion-start(%a, %b), calls=%fused
+  %d = f32[64,128]{1,0} fusion-done(%s)
+  %two = (f32[64,128]{1,0}, f32[64,128]{1,0}) fusion(%d, %a), calls=%copying
+  %r = ((f32[8,128]{1,0:S(1)}), f32[4,128]{1,0:S(1)}) reduce-scatter-start(%b), replica_groups={}
+  %e = f32[4,128]{1,0:S(1)} reduce-scatter-done(%r)
+  %tiny = f32[2]{0} slice(%e)
+  ROOT %o = f32[64,128]{1,0} get-tuple-element(%two), index=0
+}
+"""  # noqa: E501
+
+
+def test_what_a_gpu_starts_and_awaits_is_a_kernel_and_two_copies_in_one_are_one():
+    counted = traffic.count(hlo.parse(STARTED, "gpu"))
+    large, update, part = 64 * 128 * 4, 8 * 128 * 4, 4 * 128 * 4
+    moved = counted.most
+    assert moved.read == update + 2 * large + update + 8
+    assert moved.written == update + 2 * large + part + 8
+    assert (moved.kernels, moved.small_kernels) == (4, 1)
+    assert (moved.copies, moved.copied) == (1, 4 * large)
+    assert [(c.kind, c.operand_bytes) for c in counted.collectives] == [("reduce-scatter", update)]

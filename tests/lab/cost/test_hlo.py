@@ -32,6 +32,16 @@ def test_an_array_has_the_bytes_that_its_layout_says(text, dims, nbytes, padded,
     )
 
 
+@pytest.mark.parametrize(
+    ("layout", "on_a_tpu", "on_a_gpu"),
+    [("{0}", True, True), ("{0:S(1)}", False, True), ("{0:S(5)}", False, False)],
+)
+def test_memory_for_collectives_is_hbm_on_a_gpu(layout, on_a_tpu, on_a_gpu):
+    text = f"f32[7]{layout}"
+    assert hlo.parse_type(text, "tpu").in_hbm == on_a_tpu
+    assert hlo.parse_type(text, "gpu").in_hbm == on_a_gpu
+
+
 def test_tuples_nest_and_number_their_elements():
     text = "((f32[2]{0}, /*index=1*/s8[3]{0}), u32[]{:S(2)}, ())"
     type_ = hlo.parse_type(text)
@@ -104,3 +114,11 @@ def test_loops_run_as_often_as_their_counter_allows(first, change, by, direction
     text = LOOP.format(first=first, change=change, by=by, direction=direction, end=end)
     program = hlo.parse(text)
     assert trip_count(program, program.entry, program.entry.by_name["w"]) == trips
+
+
+def test_a_program_that_says_how_often_a_loop_runs_is_believed():
+    text = LOOP.format(first=0, change="add", by="bitcast(%n)", direction="LT", end=5).replace(
+        "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"12"}}'
+    )
+    program = hlo.parse(text)
+    assert trip_count(program, program.entry, program.entry.by_name["w"]) == 12

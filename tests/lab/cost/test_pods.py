@@ -186,7 +186,7 @@ def test_by_default_rules_are_counted_that_the_sharding_allows(arguments, rules,
 
 def test_a_rule_that_steps_other_parameters_is_refused(monkeypatch):
     chips = jax.make_mesh((1, 4), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
-    monkeypatch.setattr(run, "describe", lambda name: run.Slice(name, chips, None))
+    monkeypatch.setattr(run, "describe", lambda name: run.Topology(name, chips, None, "tpu"))
     with pytest.raises(RequestError, match=r"step of optax\.polyak_sgd cannot be traced \(TypeErr"):
         cost(ONE, ["lion", "optax.polyak_sgd"], "v5e:2x2")
 

@@ -164,3 +164,73 @@ def test_costs_are_a_sequence_with_a_line_that_says_what_moves():
         "PodCost(mine on v5e:2x2, fsdp: HBM bytes per parameter and step: lion 20.00)"
     )
     assert repr(PodCosts(missing=("lion",))) == ("PodCosts(nothing yet, unfinished: lion not run)")
+
+
+def on_gpus(rule="lion", **changes):
+    """The same four parts on two hosts of two H100."""
+    (reduce, _), *_ = synthetic().exchanges
+    settings = synthetic().settings | {"topology": "h100:2x2"}
+    moved = Moved(3000, 2000, 5000, kernels=159, small_kernels=11, copies=4, copied=1000)
+    words = {
+        "settings": settings,
+        "traffic": Traffic(moved, Moved(2000, 1000, 3000), (reduce,)),
+        "stored_in_tiles": 2000.0,
+        "exchanges": ((reduce, Sent(1000.0, 1000.0, 4, 250.0)),),
+        "links_per_chip": 1.0,
+    }
+    return synthetic(rule, **words | changes)
+
+
+def test_records_of_a_gpu_hold_kernels_copies_and_both_kinds_of_links():
+    record = on_gpus().record()
+    assert (record["kernels"], record["small_kernels"], record["copies"]) == (159, 11, 4)
+    assert record["copied_bytes"] == 1000
+    assert (record["nvlink_per_parameter"], record["network_per_parameter"]) == (0.75, 0.25)
+    assert not {"hop_bytes", "link_bytes", "link_per_parameter"} & {*record}
+    assert not {"kernels", "nvlink_bytes", "network_bytes"} & {*synthetic().record()}
+    assert synthetic().record()["copies"] == 0
+
+
+def test_the_table_of_gpus_shows_launches_in_80_columns():
+    table = several(on_gpus(max(RULES, key=len)), on_gpus("adamw")).table()
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    text = console.file.getvalue()
+    for column in table.columns:
+        for word in (str(column.header), *map(str, column.cells)):
+            assert word in text
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+    assert [column[0] for column in cells[1:]] == [
+        *("0.00", "8.00", "20.00", "12.00", "1.00", "148+11", "0.75", "0.25"),
+    ]
+    assert [column[1] for column in cells[1:]] == [
+        *("0.00", "8.00", "20.00", "", "0.00", "", "0.33", "0.17"),
+    ]
+    assert "split over all GPUs" in str(table.title)
+
+
+def test_the_summary_of_gpus_says_what_is_assumed_of_links_once():
+    assert several(on_gpus(coarse={}), on_gpus("adamw", coarse={}, exchanges=())).lines() == [
+        "lion: 2 all-reduce of f32 among 4 GPUs: 1 kB sent by each GPU, 750 B by NVLink and 250 B "
+        "by the network.",
+        "Links are a model: NVLink's switch joins the 2 GPUs of a host, 450 GB/s from each, and "
+        "between the 2 hosts a network, assumed to take 50 GB/s from each GPU. A group on several "
+        "hosts reduces and gathers within each host first, then between the GPUs of one rank. "
+        "Rates are of data sheets, in one direction.",
+        "lion: 4 kernels only copy, 4.00 of the B/param through HBM.",
+        "adamw: 4 kernels only copy, 4.00 of the B/param through HBM.",
+    ]
+
+
+def test_links_that_are_busy_for_longer_than_latency_are_timed():
+    ((reduce, _),) = on_gpus().exchanges
+    _, times, *_ = on_gpus(exchanges=((reduce, Sent(1e9, 1e9, 4, 1e8)),)).lines()
+    assert times == (
+        "lion: at the rates below a step occupies NVLink for 2 ms and the network for 2 ms."
+    )
+
+
+def test_costs_of_gpus_are_saved_and_drawn_like_others(tmp_path):
+    costs = several(on_gpus(), on_gpus("adamw"))
+    assert len(costs.save(tmp_path)) == 3
+    assert lab.load(tmp_path) == costs

@@ -11,7 +11,7 @@ from lion_jax.lab.cost.groups import replica_groups, source_target_pairs
 from lion_jax.lab.cost.hlo import Array
 from lion_jax.lab.cost.names import GENERATIONS, parse
 from lion_jax.lab.cost.traffic import Collective
-from lion_jax.lab.cost.wires import Torus, _rings, sent
+from lion_jax.lab.cost.wires import Hosts, Torus, _rings, sent
 
 TORI = [
     Torus((4, 4), (True, True)),
@@ -190,3 +190,41 @@ def test_every_shape_that_is_offered_is_one():
     for kind, generation in GENERATIONS.items():
         for shape in generation.shapes:
             assert parse(f"{kind}:{shape}")[1] == tuple(int(n) for n in shape.split("x"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "nvlink", "network"),
+    [
+        # Three hosts of four; number n is on host n mod 3. 840 bytes on each, by hand:
+        ("all-reduce", 2 * 840 * 3 / 4, 2 * 840 / 4 * 2 / 3),
+        ("reduce-scatter", 840 * 3 / 4, 840 / 4 * 2 / 3),
+        ("all-gather", 3 * 840 * 3, 840 * 2),  # between hosts first, then all of it within
+        ("all-to-all", 840 / 12 * 3, 840 / 12 * 8),
+    ],
+)
+def test_gpus_exchange_within_their_host_and_between_those_of_a_rank(kind, nvlink, network):
+    counted = sent(collective(kind, "replica_groups={}"), Hosts(3, 4))
+    assert counted.group_size == 12
+    assert counted.network_bytes == pytest.approx(network)
+    assert counted.nbytes - counted.network_bytes == pytest.approx(nvlink)
+    assert counted.hop_bytes == pytest.approx(counted.nbytes)
+
+
+@pytest.mark.parametrize("kind", ["all-reduce", "all-gather", "all-to-all"])
+@pytest.mark.parametrize(("groups", "share"), [("{{0,3},{1,4},{2,5}}", 0), ("[2,3]<=[6]", 1)])
+def test_groups_on_one_host_or_with_one_gpu_on_each_use_one_kind_of_link(kind, groups, share):
+    counted = sent(collective(kind, f"replica_groups={groups}"), Hosts(3, 2))
+    assert counted.nbytes > 0
+    assert counted.network_bytes == share * counted.nbytes
+
+
+def test_a_permutation_crosses_the_network_where_it_leaves_a_host():
+    pairs = "source_target_pairs={{0,0},{0,2},{1,2}}"
+    counted = sent(collective("collective-permute", pairs), Hosts(2, 2))
+    assert (counted.nbytes, counted.network_bytes) == (840 * 2 / 4, 840 / 4)
+
+
+@pytest.mark.parametrize("kind", ["all-reduce", "all-to-all"])
+def test_a_gpu_alone_sends_nothing(kind):
+    counted = sent(collective(kind, "replica_groups={}"), Hosts(1, 1))
+    assert (counted.nbytes, counted.network_bytes) == (0, 0)
