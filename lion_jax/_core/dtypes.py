@@ -50,6 +50,11 @@ def have_one_width(tree: PyTree) -> bool:
     return {x.dtype for x in leaves} in ({_FLOAT32}, {_FLOAT64})
 
 
+def are_narrow(tree: PyTree) -> bool:
+    """Tells whether any leaf is narrower than float32."""
+    return any(map(_is_narrow, dtypes_of(tree)))
+
+
 def _is_narrow(dtype: jnp.dtype) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
 

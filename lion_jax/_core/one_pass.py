@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jax.tree_util import GetAttrKey
 
 from lion_jax._core.types import PyTree
+
+_SLOW = GetAttrKey("slow_params")
 
 
 def in_place_of(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -19,20 +22,21 @@ def in_place_of(old: jax.Array, new: jax.Array) -> jax.Array:
 
 
 def beside_moments(updates: optax.Updates, state: optax.OptState) -> optax.Updates:
-    """The updates; on TPUs narrow ones depend on the moments that are stored beside them.
+    """The updates, which on TPUs depend on the moments that are stored beside them.
 
-    XLA:TPU fuses what is made of each other. Of a moment in one pass with an addition in bfloat16
-    it makes two passes where both read the old moment alone, and each reads moment and gradient.
-    So the update is selected by the new moment: NaN where that is NaN, which it is there anyway.
+    XLA:TPU makes in one pass what is made of each other. Where the update and the new moment only
+    have the old one in common, an addition in bfloat16 or a rounding gets a pass of its own, which
+    reads moment and gradient again. So the update is selected by the new moment: NaN where that is
+    NaN, which it is there anyway.
 
     Args:
-      updates: in the dtypes in which they are added to the parameters.
+      updates: a tree of arrays.
       state: the state after them, with trees like the updates for the moments.
     """
     leaves, treedef = jax.tree.flatten(updates)
-    if not any(isinstance(u, Tracer) and u.dtype.itemsize < 4 for u in leaves):
+    if not any(isinstance(u, Tracer) for u in leaves):
         return updates
-    columns = [treedef.flatten_up_to(tree) for tree in _trees_like(treedef, state)]
+    columns = [treedef.flatten_up_to(tree) for tree in _moments_like(treedef, state)]
     moments = [
         [m for m in row if _is_beside(m, u)] for u, *row in zip(leaves, *columns, strict=True)
     ]
@@ -42,22 +46,24 @@ def beside_moments(updates: optax.Updates, state: optax.OptState) -> optax.Updat
     return treedef.unflatten(chosen)
 
 
-def _trees_like(treedef: Any, state: optax.OptState) -> list[PyTree]:
+def _moments_like(treedef: Any, state: optax.OptState) -> list[PyTree]:
+    """The trees in a state of this structure; slow weights, which a conditional gives, are none."""
+
     def is_like(node):
         return jax.tree.structure(node) == treedef
 
-    return [node for node in jax.tree.leaves(state, is_leaf=is_like) if is_like(node)]
+    found = jax.tree_util.tree_leaves_with_path(state, is_leaf=is_like)
+    return [node for path, node in found if is_like(node) and _SLOW not in path]
 
 
 def _is_beside(m: Any, u: jax.Array) -> bool:
-    is_narrow = u.dtype.itemsize < 4
-    return (
-        is_narrow and jnp.shape(m) == u.shape and jnp.issubdtype(jnp.result_type(m), jnp.floating)
-    )
+    return jnp.shape(m) == u.shape and jnp.issubdtype(jnp.result_type(m), jnp.floating)
 
 
 def _chosen_by(leaves: list[jax.Array], moments: list[list[jax.Array]]) -> list[jax.Array]:
-    for i, row in enumerate(moments):
+    def choose(u, row):
         for m in row:
-            leaves[i] = jnp.where(m == m, leaves[i], jnp.array(jnp.nan, leaves[i].dtype))
-    return leaves
+            u = jnp.where(m == m, u, jnp.array(jnp.nan, u.dtype))
+        return u
+
+    return [choose(u, row) for u, row in zip(leaves, moments, strict=True)]

@@ -17,7 +17,7 @@ import optax
 
 from lion_jax._core.checks import check_match
 from lion_jax._core.counters import next_count, zero
-from lion_jax._core.dtypes import cast, have_one_width, widen, widen_abstract
+from lion_jax._core.dtypes import are_narrow, cast, have_one_width, widen, widen_abstract
 from lion_jax._core.hyperparameters import HyperparametersState, hidden, hidden_names, shown
 from lion_jax._core.inner import as_before
 from lion_jax._core.kinds import Kind, Number, Numbers
@@ -188,7 +188,9 @@ def _surround(
         *_, count, inner_state = state if is_counting else (None, state)
         rule, values = rule_at(count)
         wide, inner_state = update_present(rule, gradients, inner_state, weights, **extra_args)
-        new_updates = beside_moments(_rounded(wide, updates, params), inner_state)
+        new_updates = _rounded(wide, updates, params)
+        if are_narrow(new_updates):
+            new_updates = beside_moments(new_updates, inner_state)
         new_state = state_of(
             values, count if count is None else next_count(count), inner_state, hidden_names(state)
         )

@@ -95,18 +95,44 @@ def shared_exponents(x: jax.Array, axis: int, group_size: int) -> jax.Array:
     exponents = ((bits - 1) >> 23) - 126  # of the next smaller number: 2^e belongs to e
     is_finite = bits < 0x7F800000
     exponents = jnp.where(is_finite, jnp.clip(exponents, -_LARGEST, _LARGEST), -_LARGEST)
-    rest = -x.shape[axis] % group_size
-    # XLA:TPU fuses this into what makes x in few shapes only if it is wider or narrower; what it
-    # pads it writes out, a byte per entry.
-    exponents = exponents.astype(jnp.int8 if rest else jnp.bfloat16)
+    if x.shape[axis] % group_size:
+        exponents = exponents.astype(jnp.int8)
+    else:  # XLA:TPU fuses this into what makes x in few shapes only if it is wider or narrower
+        exponents = exponents.astype(jnp.bfloat16)
     are_cut = _are_groups_cut(x, axis, group_size)
     if are_cut:
         exponents = _whole(exponents, axis)
-    padding = [(0, rest if i == axis else 0) for i in range(x.ndim)]
-    exponents = jnp.pad(exponents, padding, constant_values=-_LARGEST)
-    grouped = exponents.reshape(_grouped(exponents.shape, axis, group_size))
-    exponents = grouped.max(axis + 1).astype(jnp.int8)
+    exponents = _largest_of_groups(exponents, axis, group_size).astype(jnp.int8)
     return _split_like(exponents, x) if are_cut else exponents
+
+
+def _largest_of_groups(exponents: jax.Array, axis: int, group_size: int) -> jax.Array:
+    """The largest exponent of each group along an axis, the last of which may be smaller."""
+    padded = functools.partial(_largest_when_padded, axis=axis, group_size=group_size)
+    if exponents.shape[axis] % group_size == 0:
+        return padded(exponents)
+    # XLA:TPU writes out what it pads, once more; it does not have to pad for windows, at which
+    # other platforms are slow.
+    in_windows = functools.partial(_largest_in_windows, axis=axis, group_size=group_size)
+    return jax.lax.platform_dependent(exponents, tpu=in_windows, default=padded)
+
+
+def _largest_when_padded(exponents: jax.Array, axis: int, group_size: int) -> jax.Array:
+    padding = _padding(exponents, axis, group_size)
+    exponents = jnp.pad(exponents, padding, constant_values=-_LARGEST)
+    return exponents.reshape(_grouped(exponents.shape, axis, group_size)).max(axis + 1)
+
+
+def _largest_in_windows(exponents: jax.Array, axis: int, group_size: int) -> jax.Array:
+    window = [group_size if i == axis else 1 for i in range(exponents.ndim)]
+    least = jnp.array(-_LARGEST, exponents.dtype)
+    padding = _padding(exponents, axis, group_size)
+    return jax.lax.reduce_window(exponents, least, jax.lax.max, window, window, padding)
+
+
+def _padding(x: jax.Array, axis: int, group_size: int) -> list[tuple[int, int]]:
+    """What is missing of the last group along an axis."""
+    return [(0, -n % group_size if i == axis else 0) for i, n in enumerate(x.shape)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))

@@ -14,6 +14,7 @@ from lion_jax._core.dtypes import mark_of_dtypes, round_to, widen_abstract
 from lion_jax._core.inner import update
 from lion_jax._core.kinds import TRANSFORMATION, one_of
 from lion_jax._core.leaves import is_array, is_none, is_weight, matching, numbers_of
+from lion_jax._core.one_pass import beside_moments
 from lion_jax._core.paths import Names, is_covered, names_of
 from lion_jax._core.rule import combinator
 from lion_jax._core.states import is_absent, located, replaced, unwrapped
@@ -127,6 +128,7 @@ def with_master_weights(
         steps, inner_state = update(inner, gradients, inner_state, master, **extra_args)
         count = wrapping_count(count)
         steps, correction = _move_leaves(steps, correction, params, master, threshold_at(count))
+        steps = beside_moments(steps, inner_state)
         return steps, MasterWeightsState(correction, count, mark, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -269,7 +271,10 @@ def _move(
     """The step of the stored number, exact since all that cancels is on a grid, and correction."""
     goal = w + jnp.asarray(step, w.dtype)
     landed = round_to(goal, p.dtype)
-    return landed - p.astype(w.dtype), _correct(correction, goal, p, threshold)
+    correction = _correct(correction, goal, p, threshold)
+    # Never as small as that; but what depends on it XLA:TPU makes in the same pass.
+    is_there = correction != jnp.iinfo(correction.dtype).min
+    return jnp.where(is_there, landed - p.astype(w.dtype), jnp.nan), correction
 
 
 @jax.jit

@@ -183,7 +183,7 @@ def with_quantized_state(
         likes = _updates_of(inner, updates, params, **extra_args)
         updates = jax.tree.map(_widen, updates)
         _, ahead = update(inner, updates, store.read(stored, count), params, **extra_args)
-        stored = jax.tree.map(_as_another, stored)
+        stored = jax.tree.map(_with_other_codes, stored, is_leaf=_is_moment)
         updates, new = update(inner, updates, store.read(stored, count), params, **extra_args)
         updates = _cast_like(updates, likes)
         new_count = wrapping_count(count)
@@ -420,6 +420,16 @@ def _longest_or_rows(shape: tuple[int, ...]) -> int:
     if len(shape) > 1 and shape[-2] >= _LEAST_AXIS:
         return len(shape) - 2
     return shape.index(max(shape))
+
+
+def _with_other_codes(x: Any) -> Any:
+    """A moment of other integers, or another array; exponents stay, with what they are spread to.
+
+    XLA:TPU writes out what is spread over rows that groups do not divide.
+    """
+    if not isinstance(x, Quantized):
+        return _as_another(x)
+    return Quantized(jax.tree.map(_as_another, x.codes), x.exponents)
 
 
 def _as_another(x: Any) -> Any:

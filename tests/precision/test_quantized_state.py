@@ -12,7 +12,7 @@ import pytest
 from trees import Matrix, run, specs, tree
 
 import lion_jax
-from lion_jax.precision import Quantized, with_quantized_state
+from lion_jax.precision import Quantized, _codes, with_quantized_state
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -462,3 +462,12 @@ def test_the_moments_of_optax_s_own_rules_keep_their_signs():
         quantized, _ = run(with_quantized_state(rule(1e-2), min_size=0), params, gradients)
         moved = np.asarray(exact - params), np.asarray(quantized - params)
         assert np.corrcoef(moved[0].ravel(), moved[1].ravel())[0, 1] > 0.97, rule
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((70, 3), 0), ((3, 70), 1), ((70,), 0), ((2, 5, 4), 1)]
+)
+def test_windows_of_rows_have_the_exponents_of_padded_groups(shape, axis):
+    exponents = jax.random.randint(jax.random.key(0), shape, -126, 127, jnp.int8)
+    padded = _codes._largest_when_padded(exponents, axis, 32)
+    np.testing.assert_array_equal(_codes._largest_in_windows(exponents, axis, 32), padded)

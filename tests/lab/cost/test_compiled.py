@@ -12,6 +12,7 @@ import lion_jax
 from lion_jax import lab
 from lion_jax.lab import RequestError, cli
 from lion_jax.lab.cost.run import cost, pod_cost
+from lion_jax.precision import with_master_weights
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +32,17 @@ def test_a_step_moves_what_it_must(tx, bytes_):
         assert cost.floors.hbm / cost.held == pytest.approx(bytes_, rel=1e-4)
         assert cost.exchanges == ()
         assert cost.held == 4 * 8192 * 4096 // (1 if sharding == "single" else 256)
+
+
+@pytest.mark.parametrize(("rule", "bytes_"), [("lion", 16), ("adamw", 24), ("sgdm", 16)])
+def test_master_weights_are_stepped_in_one_pass(rule, bytes_):
+    inner = {
+        "lion": lion_jax.lion(1e-3, mu_dtype="float32"),
+        "adamw": optax.adamw(1e-3),
+        "sgdm": optax.sgd(0.1, momentum=0.9),
+    }[rule]
+    cost = pod_cost(with_master_weights(inner), FOUR, "v5e:2x2", "single", dtype="bfloat16")
+    assert cost.hbm_bytes / cost.held == pytest.approx(bytes_, rel=1e-4)
 
 
 @pytest.mark.parametrize("topology", ["v5e:16x16", "v5p:8x8x8", "v6e:4x4", "v4:4x4x4"])
