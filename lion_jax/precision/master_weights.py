@@ -1,5 +1,6 @@
 """Full-precision weights without a second copy of them."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from lion_jax._core.rule import combinator
 from lion_jax._core.states import is_absent, located, replaced, unwrapped
 from lion_jax._core.types import PyTree
 from lion_jax.precision._thresholds import round_at, threshold_at
+from lion_jax.precision.quantized_state import QuantizedState
 
 
 class MasterWeightsState(NamedTuple):
@@ -127,7 +129,9 @@ def with_master_weights(
         gradients = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), gradients)
         steps, inner_state = update(inner, gradients, inner_state, master, **extra_args)
         count = wrapping_count(count)
-        steps, correction = _move_leaves(steps, correction, params, master, threshold_at(count))
+        steps, correction = _move_leaves(
+            steps, correction, params, master, threshold_at(count), _has_integers(inner_state)
+        )
         steps = beside_moments(steps, inner_state)
         return steps, MasterWeightsState(correction, count, mark, inner_state)
 
@@ -251,30 +255,62 @@ def _stored(w: jax.Array, p: jax.Array) -> jax.Array:
     return round_to(jnp.asarray(w, jnp.float32), p.dtype).astype(p.dtype)
 
 
+def _has_integers(state: optax.OptState) -> bool:
+    def is_quantized(node):
+        return isinstance(node, QuantizedState)
+
+    return any(map(is_quantized, jax.tree.leaves(state, is_leaf=is_quantized)))
+
+
 def _move_leaves(
-    steps: PyTree, correction: PyTree, params: PyTree, master: PyTree, threshold: jax.Array
+    steps: PyTree,
+    correction: PyTree,
+    params: PyTree,
+    master: PyTree,
+    threshold: jax.Array,
+    is_of_integers: bool,
 ) -> tuple[PyTree, PyTree]:
     """Steps of the stored parameters and new corrections; as they were where there is no step."""
     corrections, treedef = jax.tree.flatten(correction, is_leaf=is_none)
     columns = (corrections, *(treedef.flatten_up_to(tree) for tree in (params, master)))
     moved = [
-        (u, row[0]) if u is None else _move(u, *row, threshold)
+        (u, row[0]) if u is None else _move(u, *row, threshold, is_of_integers)
         for u, *row in zip(treedef.flatten_up_to(steps), *columns, strict=True)
     ]
     return treedef.unflatten([u for u, _ in moved]), treedef.unflatten([c for _, c in moved])
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=5)
 def _move(
-    step: jax.Array, correction: jax.Array, p: jax.Array, w: jax.Array, threshold: jax.Array
+    step: jax.Array,
+    correction: jax.Array,
+    p: jax.Array,
+    w: jax.Array,
+    threshold: jax.Array,
+    is_of_integers: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """The step of the stored number, exact since all that cancels is on a grid, and correction."""
-    goal = w + jnp.asarray(step, w.dtype)
-    landed = round_to(goal, p.dtype)
-    correction = _correct(correction, goal, p, threshold)
+    """The step of the stored number, exact since all that cancels is on a grid, and correction.
+
+    Of a step made of moments in integers, or of others.
+    """
+    step = jnp.asarray(step, w.dtype)
+    u = round_to(w + step, p.dtype) - p.astype(w.dtype)
+    if is_of_integers:
+        p, correction = jax.lax.platform_dependent(
+            p, correction, tpu=_as_others, default=lambda *pair: pair
+        )
+        w = _join(p, correction)
+    correction = _correct(correction, w + step, p, threshold)
     # Never as small as that; but what depends on it XLA:TPU makes in the same pass.
-    is_there = correction != jnp.iinfo(correction.dtype).min
-    return jnp.where(is_there, landed - p.astype(w.dtype), jnp.nan), correction
+    return jnp.where(correction != jnp.iinfo(correction.dtype).min, u, jnp.nan), correction
+
+
+def _as_others(p: jax.Array, correction: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same arrays, which the compiler takes for others.
+
+    Behind moments in integers XLA:TPU writes out the weight that both roundings would share.
+    """
+    return jax.lax.optimization_barrier((p, correction))
 
 
 @jax.jit
