@@ -182,7 +182,7 @@ def current_loss_scale(state: optax.OptState) -> jax.Array:
 
 
 def kept_loss_scales(state: optax.OptState) -> Kept | None:
-    """What a guard keeps of a skipped step: dynamic loss scales, which would else never fall."""
+    """The part of a skipped step that a guard keeps: dynamic loss scales would else never fall."""
     nodes = jax.tree.leaves(state, is_leaf=_is_scale)
     return _with_loss_scales_of if any(map(_is_scale, nodes)) else None
 

@@ -131,7 +131,7 @@ def _largest_in_windows(exponents: jax.Array, axis: int, group_size: int) -> jax
 
 
 def _padding(x: jax.Array, axis: int, group_size: int) -> list[tuple[int, int]]:
-    """What is missing of the last group along an axis."""
+    """The entries that the last group along an axis lacks."""
     return [(0, -n % group_size if i == axis else 0) for i, n in enumerate(x.shape)]
 
 

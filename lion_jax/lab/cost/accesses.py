@@ -72,7 +72,7 @@ def writes(
 def _in_place(
     program: Program, fused: Computation, name: str, results: list[Array]
 ) -> Iterator[tuple[Array, int]]:
-    """What a fusion writes of one of its results, which may be several arrays."""
+    """The arrays that a fusion writes for one of its results, with the number of elements."""
     if len(results) > 1:
         yield from ((array, array.size) for array in results)
     else:
