@@ -253,7 +253,7 @@ class _Call(NamedTuple):
         signs are written, it writes out more of two than of one.
         """
         behind = jax.tree.map(jax.lax.optimization_barrier, inner_state)
-        again = self._replace(params=jax.tree.map(jax.lax.optimization_barrier, self.params))
+        again = self._replace(params=jax.tree.map(_behind_barrier, self.params))
         updates, inner_state = self._step(self.gradients, behind)
         copy = updates if keeps(self.state.signs) else again._step(self.gradients, behind)[0]
         return self._measure(inner_state, updates, copy, copy)
@@ -304,6 +304,11 @@ def _is_known(metrics: dict[str, jax.Array]) -> jax.Array:
     whether they are measured or not.
     """
     return ~(metrics["share/agree"] < 0)
+
+
+def _behind_barrier(leaf: Any) -> Any:
+    """The same array, which compilers take for another one; functions as they are."""
+    return jax.lax.optimization_barrier(leaf) if is_weight(leaf) else leaf
 
 
 def _where(is_so: jax.Array, tree: PyTree) -> PyTree:
