@@ -43,7 +43,7 @@ class Line:
 
     @property
     def title(self) -> str:
-        """What the table calls it."""
+        """The name in the table."""
         return f"`{self.step}`" + ("" if self.weights == "float32" else f", {self.weights} weights")
 
 
@@ -147,7 +147,7 @@ LINES = [*RULES, *COMBINATORS, *FEWER_BYTES]
 
 @functools.cache
 def names() -> dict[str, Any]:
-    """What the expressions are made of; rules have a learning rate and a weight decay."""
+    """The words of the expressions; rules have a learning rate and a weight decay."""
     rate, decay = RATE, DECAY
     torch = {
         "sgd": compat.torch.sgd(rate, 0.9, weight_decay=decay),

@@ -42,7 +42,7 @@ def count(known, text):
 
 
 def exchanges(known, text):
-    """What each collective sends."""
+    """The bytes that each collective sends."""
     links = linked(*parse(known.topology))
     return [sent(c, links) for c in count(known, text).collectives]
 
