@@ -8,7 +8,7 @@ import pytest
 from lion_jax import lab
 from lion_jax.lab.comparing import run as comparing
 from lion_jax.lab.tasks.data import Labelled
-from lion_jax.lab.training import Outcome, Timing
+from lion_jax.lab.trainer import Outcome, Timing
 
 
 def clusters(examples, seed):

@@ -8,7 +8,7 @@ from rich.console import Console
 from lion_jax.lab.comparing.report import Comparison
 from lion_jax.lab.comparing.result import Result
 from lion_jax.lab.rules.catalogue import RULES
-from lion_jax.lab.training import Outcome, Timing
+from lion_jax.lab.trainer import Outcome, Timing
 
 
 def result(

@@ -12,11 +12,11 @@ from lab import oracle
 from lab.made_up import comparison_of, rendered, result
 
 from lion_jax import lab
-from lion_jax.lab import training
+from lion_jax.lab import trainer, training
 from lion_jax.lab.comparing import run as comparing
-from lion_jax.lab.comparing.statistics import half_interval
 from lion_jax.lab.rules.catalogue import RULES
 from lion_jax.lab.rules.rule import Rule
+from lion_jax.lab.statistics import half_interval
 from lion_jax.lab.tasks.catalogue import TASKS
 from lion_jax.lab.tasks.digits import digits
 
@@ -57,7 +57,7 @@ def test_answers_that_are_not_finite_are_wrong(task):
 def test_one_program_equals_a_plain_loop(task, name):
     """Every run of the compiled sweep, again, alone and step by step."""
     rule, rates = RULES[name], np.array([1e-2, 1e-1])
-    outcome, _ = training.train(
+    outcome, _ = trainer.train(
         task,
         rule,
         {"learning_rate": rates},
@@ -96,7 +96,7 @@ def test_a_rule_is_one_compiled_program(task):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        training.train(
+        trainer.train(
             task,
             RULES["lion"],
             {"learning_rate": np.array([1e-3, 1e-2])},

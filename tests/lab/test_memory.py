@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lion_jax import lab
-from lion_jax.lab import memory, training
+from lion_jax.lab import memory, trainer
 from lion_jax.lab.rules.catalogue import RULES
 
 TRIALS, SEEDS, BATCH = 3, 2, 7
@@ -31,9 +31,9 @@ def refuse(monkeypatch):
             counts["run"] += 1
             return run_interruptibly(compiled, *arguments)
 
-        run_interruptibly = training.run_interruptibly
+        run_interruptibly = trainer.run_interruptibly
         monkeypatch.setattr(memory, "fits", fits)
-        monkeypatch.setattr(training, "run_interruptibly", run)
+        monkeypatch.setattr(trainer, "run_interruptibly", run)
         return counts
 
     return first
@@ -41,7 +41,7 @@ def refuse(monkeypatch):
 
 def trained(task, heard=lambda t: None):
     """The outcome of three learning rates and two seeds."""
-    outcome, _ = training.train(
+    outcome, _ = trainer.train(
         task,
         RULES["sgd"],
         {"learning_rate": np.array([1e-3, 1e-2, 1e-1])},
@@ -76,7 +76,7 @@ def test_in_pieces_the_outcome_is_that_of_the_whole(refused, runs, line, whole, 
 
 
 def test_splits_are_measured_in_batches_where_they_do_not_fit(line, whole, monkeypatch):
-    monkeypatch.setattr(training, "_pieces", lambda *all_: [PIECES[-1]])
+    monkeypatch.setattr(trainer, "_pieces", lambda *all_: [PIECES[-1]])
     same(trained(line), whole)
 
 
@@ -89,16 +89,16 @@ def same(outcome, expected):
 
 
 def test_pieces_are_halved_trials_first_then_seeds_then_examples():
-    assert list(training._pieces(TRIALS, SEEDS, BATCH)) == PIECES
-    assert list(training._pieces(1, 1, 5)) == [(1, 1, None), (1, 1, 5)]
-    assert list(training._pieces(10, 5, 8))[:6] == [
+    assert list(trainer._pieces(TRIALS, SEEDS, BATCH)) == PIECES
+    assert list(trainer._pieces(1, 1, 5)) == [(1, 1, None), (1, 1, 5)]
+    assert list(trainer._pieces(10, 5, 8))[:6] == [
         *((10, 5, None), (5, 5, None), (3, 5, None), (2, 5, None), (1, 5, None)),
         (1, 3, None),
     ]
 
 
 def test_progress_never_goes_back_when_runs_are_split(line, monkeypatch):
-    monkeypatch.setattr(training, "_pieces", lambda *all_: PIECES[1:2])
+    monkeypatch.setattr(trainer, "_pieces", lambda *all_: PIECES[1:2])
     heard = []
     trained(line, heard.append)
     assert heard == sorted(heard)
@@ -112,7 +112,7 @@ def test_a_mean_over_batches_is_the_mean_over_all(size):
     def function(part):
         return {"sum": jnp.mean(part["x"] + part["y"]), "most": jnp.mean(part["x"] > 4)}
 
-    found = training._mean(function, split, size)
+    found = trainer._mean(function, split, size)
     np.testing.assert_allclose(found["sum"], np.mean(split["x"] + split["y"]), rtol=1e-6)
     np.testing.assert_allclose(found["most"], 0.5, rtol=1e-6)
 

@@ -14,7 +14,7 @@ from lion_jax import lab
 from lion_jax.lab.choosing import choose_rules, choose_task, names
 from lion_jax.lab.errors import known
 from lion_jax.lab.rules.catalogue import AMONG_REPLICAS, RULES
-from lion_jax.lab.training import train
+from lion_jax.lab.trainer import train
 
 MINE = """
 import jax.numpy as jnp, numpy as np, optax

@@ -10,7 +10,7 @@ import pytest
 from lab import oracle
 
 from lion_jax import lab
-from lion_jax.lab.training import train
+from lion_jax.lab.trainer import train
 
 SGD = lab.Rule("sgd", optax.sgd, (0.1, 0.1))
 WEIGHTS = np.array([1.0, -2.0, 3.0], np.float32)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lion_jax.lab.comparing.result import Result, mean_of
-from lion_jax.lab.comparing.statistics import half_interval
 from lion_jax.lab.plots import Picture, looks, tidy
+from lion_jax.lab.statistics import half_interval
 
 
 def draw(results: Sequence[Result], title: str, is_up: bool, steps: int, loss: str) -> Picture:

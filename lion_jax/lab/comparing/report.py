@@ -11,10 +11,10 @@ from rich.text import Text
 
 from lion_jax.lab.comparing.drawing import draw
 from lion_jax.lab.comparing.result import GOOD_WITHIN, Result, form_of, mean_of
-from lion_jax.lab.comparing.statistics import Difference, difference
 from lion_jax.lab.plots import Picture
 from lion_jax.lab.report import Report
-from lion_jax.lab.training import Outcome
+from lion_jax.lab.statistics import Difference, difference
+from lion_jax.lab.trainer import Outcome
 
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lion_jax.lab.comparing.statistics import Band, good_band, standard_error
-from lion_jax.lab.training import Outcome, Timing
+from lion_jax.lab.statistics import Band, good_band, standard_error
+from lion_jax.lab.trainer import Outcome, Timing
 
 GOOD_WITHIN = 0.01
 """A figure is good within this share of the best, where the task's metric does not say."""

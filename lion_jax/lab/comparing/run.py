@@ -20,7 +20,8 @@ from lion_jax.lab.reporting import reporting
 from lion_jax.lab.rules.rule import Rule
 from lion_jax.lab.tasks.batches import choose_batch_size, most_seeds
 from lion_jax.lab.tasks.task import Task
-from lion_jax.lab.training import MOST_STEPS, SCHEDULES, train
+from lion_jax.lab.trainer import train
+from lion_jax.lab.training import MOST_STEPS, SCHEDULES
 
 MOST_TRIALS = 10**6
 DEFAULT_RULES = ("lion", "lookahead_lion", "adamw", "sgd")
