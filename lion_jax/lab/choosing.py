@@ -160,6 +160,7 @@ def _with_arguments(rule: Rule, text: str) -> Rule:
         learning_rates=rates,
         tuned={**rule.tuned, **ranges},
         fixed={**kept, **fixed},
+        tunable=rule.tunable and {n: v for n, v in rule.tunable.items() if n not in given},
         description=f"{rule.description} with {changed}",
     )
 

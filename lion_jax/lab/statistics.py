@@ -29,18 +29,36 @@ class Band:
 
 
 class Difference(NamedTuple):
-    """A mean over seeds and its 95% interval, NaN for a single seed."""
+    """A mean over seeds and its interval, NaN for a single seed."""
 
     mean: float
     low: float
     high: float
 
+    @property
+    def half(self) -> float:
+        """Half the interval's width."""
+        return (self.high - self.low) / 2
 
-def difference(values: np.ndarray) -> Difference:
-    """The mean of some values and its interval."""
+    @property
+    def could_be_chance(self) -> bool:
+        """Tells whether the interval holds 0, or is none."""
+        return not (self.low > 0 or self.high < 0)
+
+
+def difference(values: np.ndarray, comparisons: int = 1) -> Difference:
+    """The mean of some values and its interval, one of so many that hold at once in 95%."""
     with np.errstate(invalid="ignore"):
-        mean, half = float(values.mean()), float(half_interval(values))
+        mean, half = float(values.mean()), float(half_interval(values, comparisons))
     return Difference(mean, mean - half, mean + half)
+
+
+def comparisons_among(rules: int, is_to_one: bool) -> int:
+    """How many differences a comparison shows: to a rule named before, or among all pairs.
+
+    Where the best rule is found by the same figures, any pair could have been shown.
+    """
+    return max(1, rules - 1 if is_to_one else rules * (rules - 1) // 2)
 
 
 def standard_error(values: np.ndarray) -> np.ndarray:
@@ -52,9 +70,14 @@ def standard_error(values: np.ndarray) -> np.ndarray:
         return values.std(axis=-1, ddof=1) / math.sqrt(count)
 
 
-def half_interval(values: np.ndarray) -> np.ndarray:
-    """Half the width of Student's 95% interval for the mean over the last axis."""
-    return scipy.stats.t.ppf(0.975, max(values.shape[-1] - 1, 1)) * standard_error(values)
+def half_interval(values: np.ndarray, comparisons: int = 1) -> np.ndarray:
+    """Half the width of Student's interval for the mean over the last axis.
+
+    Its level is 95%, or for several comparisons 1 - 0.05 / their number, so that all of them hold
+    at once in at least 95% of cases (Bonferroni's correction; Dunn 1961).
+    """
+    level = 1 - 0.025 / comparisons
+    return scipy.stats.t.ppf(level, max(values.shape[-1] - 1, 1)) * standard_error(values)
 
 
 def good_band(rates: np.ndarray, scores: np.ndarray, within: float) -> Band:

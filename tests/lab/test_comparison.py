@@ -16,7 +16,7 @@ from lion_jax.lab import trainer, training
 from lion_jax.lab.comparing import run as comparing
 from lion_jax.lab.rules.catalogue import RULES
 from lion_jax.lab.rules.rule import Rule
-from lion_jax.lab.statistics import half_interval
+from lion_jax.lab.statistics import comparisons_among, half_interval
 from lion_jax.lab.tasks.catalogue import TASKS
 from lion_jax.lab.tasks.digits import digits
 
@@ -255,7 +255,7 @@ def test_the_verdict_says_who_loses_and_whether_that_may_be_chance(task):
     assert lines[0].startswith("adamw has the best test accuracy, 0.9633")
     assert lines[1].startswith("close is 0.0033 behind")
     assert lines[1].endswith("which could be chance.")
-    assert lines[2].startswith("lion is 0.0533 behind (95% interval +0.0390 to +0.0677")
+    assert lines[2].startswith("lion is 0.0533 behind (95% interval +0.0278 to +0.0788")
     assert "chance" not in lines[2]
     assert "smallest or largest tried" in lines[3]
 
@@ -345,6 +345,20 @@ def test_half_an_interval_is_student_s():
     np.testing.assert_allclose(2.5 + half_interval(values), expected[1])
 
 
+def test_corrected_intervals_hold_all_at_once():
+    """Nine differences of nothing but noise: some uncorrected interval misses 0 far too often."""
+    noise = np.random.default_rng(0).standard_normal((4000, 9, 5))
+    misses = {m: np.abs(noise.mean(-1)) > half_interval(noise, m) for m in (1, 9)}
+    assert 0.03 < misses[9].any(axis=1).mean() < 0.055
+    assert misses[1].any(axis=1).mean() > 0.3
+
+
+def test_against_the_best_every_pair_counts():
+    assert comparisons_among(4, is_to_one=True) == 3
+    assert comparisons_among(4, is_to_one=False) == 6
+    assert comparisons_among(1, is_to_one=False) == 1
+
+
 def test_rates_are_evenly_spaced_on_a_logarithmic_scale():
     rule = dataclasses.replace(RULES["lion"], learning_rates=(1e-3, 1e1))
     np.testing.assert_allclose(rule.trials(5)["learning_rate"], [1e-3, 1e-2, 1e-1, 1e0, 1e1])
@@ -407,7 +421,7 @@ def test_differences_are_to_the_rule_asked_for(task, instant):
     differences = bf16.tests - lion.tests
     mean, low, high = against.difference(bf16)
     assert mean == pytest.approx(differences.mean())
-    np.testing.assert_allclose(high - low, 2 * half_interval(differences))
+    np.testing.assert_allclose(high - low, 2 * half_interval(differences, comparisons=2))
     assert against.difference(lion) == (0.0, 0.0, 0.0)
     summary = against.summary()[1]
     assert summary["compared_to"] == "lion"
@@ -429,9 +443,10 @@ def test_the_verdict_says_who_is_ahead_of_the_rule_asked_for_and_who_behind(task
     compared = comparison_of(task, worse, lion, better, against="lion")
     assert compared.lines()[:3] == [
         "lion has a test accuracy of 0.9100 ± 0.0058.",
-        "better is 0.0533 ahead (95% interval +0.0390 to +0.0677, paired by seed).",
-        "worse is 0.0067 behind (95% interval -0.0077 to +0.0210, paired by seed), "
-        "which could be chance.",
+        "better is 0.0533 ahead (95% interval +0.0326 to +0.0740, paired by seed, corrected for "
+        "2 comparisons).",
+        "worse is 0.0067 behind (95% interval -0.0140 to +0.0274, paired by seed, corrected for "
+        "2 comparisons), which could be chance.",
     ]
 
 

@@ -13,7 +13,7 @@ from lion_jax.lab.comparing.drawing import draw
 from lion_jax.lab.comparing.result import GOOD_WITHIN, Result, form_of, mean_of
 from lion_jax.lab.plots import Picture
 from lion_jax.lab.report import Report
-from lion_jax.lab.statistics import Difference, difference
+from lion_jax.lab.statistics import Difference, comparisons_among, difference
 from lion_jax.lab.trainer import Outcome
 
 
@@ -62,9 +62,14 @@ class Comparison(Report):
         return next(named, self.best)
 
     def difference(self, result: Result) -> Difference:
-        """A result on test data minus the baseline, paired by seed."""
+        """A result on test data minus the baseline, paired by seed; the interval is corrected."""
         with np.errstate(invalid="ignore"):
-            return difference(result.tests - self.baseline.tests)
+            return difference(result.tests - self.baseline.tests, self.comparisons)
+
+    @property
+    def comparisons(self) -> int:
+        """The number of differences for which the intervals are corrected."""
+        return comparisons_among(len(self.results), self.against is not None)
 
     def headline(self) -> str:
         """The task, and who is ahead."""
@@ -135,7 +140,7 @@ class Comparison(Report):
         else:
             notes = (
                 f"Minus {self.against}: the mean difference, paired by seed, ± half its 95% "
-                "interval. Stored: weights + state."
+                f"interval{self._corrected()}. Stored: weights + state."
             )
         columns = Table(
             title=Text(self.title()),
@@ -182,9 +187,9 @@ class Comparison(Report):
         """A rule's mean difference to the baseline, with half its 95% interval."""
         if result is self.baseline:
             return "-"
-        mean, low, high = self.difference(result)
-        form = form_of(self.baseline)
-        return f"{mean:+{form}} ± " + ("?" if math.isnan(low) else f"{(high - low) / 2:{form}}")
+        found, form = self.difference(result), form_of(self.baseline)
+        half = "?" if math.isnan(found.half) else f"{found.half:{form}}"
+        return f"{found.mean:+{form}} ± {half}"
 
     def lines(self) -> list[str]:
         """Sentences on who is ahead, by how much, and whether that could be chance."""
@@ -210,13 +215,19 @@ class Comparison(Report):
         gap = self.baseline.tests - other.tests
         gap = gap if self.is_up else -gap
         is_ahead = gap.mean() < 0
-        mean, low, high = difference(-gap if is_ahead else gap)
+        found = difference(-gap if is_ahead else gap, self.comparisons)
         form = form_of(self.baseline)
-        place = f"{other.rule} is {mean:{form}} {'ahead' if is_ahead else 'behind'}"
-        if math.isnan(low):
+        place = f"{other.rule} is {found.mean:{form}} {'ahead' if is_ahead else 'behind'}"
+        if math.isnan(found.low):
             return f"{place}; one seed says nothing about chance."
-        chance = "" if low > 0 else ", which could be chance"
-        return f"{place} (95% interval {low:+{form}} to {high:+{form}}, paired by seed){chance}."
+        interval = f"95% interval {found.low:+{form}} to {found.high:+{form}}"
+        chance = ", which could be chance" if found.could_be_chance else ""
+        return f"{place} ({interval}, paired by seed{self._corrected()}){chance}."
+
+    def _corrected(self) -> str:
+        """A remark on the intervals, where several of them stand side by side."""
+        count = self.comparisons
+        return f", corrected for {count} comparisons" if count > 1 else ""
 
     def _edges(self) -> list[str]:
         edges = [result.rule for result in self.results if result.is_best_at_edge]

@@ -32,6 +32,14 @@ from lion_jax.primitives.orthogonal import orthogonalize
 # Every range spans three decades.
 _LION, _ADAM, _SGD = (1e-4, 1e-1), (1e-3, 1e0), (3e-3, 3e0)
 _LARS = (3e-1, 3e2)
+# Ranges of weight decay, for where it is tuned too: three decades as well, whose product with the
+# learning rate is the same for the Lions as for the Adams.
+_LION_DECAY, _ADAM_DECAY, _SGD_DECAY, _LARS_DECAY = (
+    (1e-2, 1e1),
+    (1e-3, 1e0),
+    (1e-4, 1e-1),
+    (1e-5, 1e-2),
+)
 
 
 def _rule(
@@ -39,10 +47,14 @@ def _rule(
     make: Callable[..., optax.GradientTransformation],
     learning_rates: tuple[float, float],
     *,
+    decays: tuple[float, float] | None = None,
     moves_by_rate: bool = True,
     description: str = "",
     **fixed: Any,
 ) -> Rule:
+    """A rule whose weight decay, if it has any, has a range that suits its learning rates."""
+    if decays is None:
+        decays = _LION_DECAY if learning_rates is _LION else _ADAM_DECAY
     return Rule(
         name,
         make,
@@ -50,6 +62,7 @@ def _rule(
         fixed=fixed,
         description=description,
         moves_by_rate=moves_by_rate,
+        tunable={"weight_decay": decays},
     )
 
 
@@ -65,7 +78,7 @@ def _shaped(
     def make(learning_rate, **fixed):
         return lion_k(learning_rate, shape, **fixed)
 
-    fixed = {**(rates or _LION_DEFAULTS), "weight_decay": 0.1}
+    fixed: dict[str, Any] = {**(rates or _LION_DEFAULTS), "weight_decay": 0.1}
     arguments = "".join(f", {name}={value}" for name, value in fixed.items())
     call = f"lion_jax.lion_k(learning_rate, {call}{arguments})"
     return _rule(name, make, learning_rates, moves_by_rate=False, description=call, **fixed)
@@ -82,7 +95,15 @@ def _held(name: str, call: str, inner: optax.GradientTransformation) -> Rule:
         )
 
     call = f"lion_jax.hyperball({call}, learning_rate), vectors at a tenth of it"
-    return _rule(name, make, _ADAM, moves_by_rate=False, description=call)
+    return Rule(name, make, _ADAM, description=call, tunable={})
+
+
+def _sgd(learning_rate, weight_decay=None, **fixed):
+    """SGD; the weight decay, where it is tuned, is coupled: part of the gradient."""
+    sgd = optax.sgd(learning_rate, **fixed)
+    if weight_decay is None:
+        return sgd
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
 
 def _decoupled_lion(learning_rate, **fixed):
@@ -110,6 +131,7 @@ _RULES = [
         _decoupled_lion,
         _LION,
         description="lion_jax.decoupled_lion(learning_rate, b1=0.9, b2=0.99, weight_decay=0.0001)",
+        decays=_LARS_DECAY,
         **_LION_DEFAULTS,
         weight_decay=1e-4,
     ),
@@ -147,8 +169,25 @@ _RULES = [
     _rule("tadam", tadam, _ADAM, b1=0.9, b2=0.999),
     _rule("lamb", lamb, _ADAM, moves_by_rate=False, b1=0.9, b2=0.999, weight_decay=0.01),
     _rule("ralars", ralars, _ADAM, moves_by_rate=False, b1=0.9, b2=0.999, weight_decay=0.01),
-    _rule("lars", lars, _LARS, moves_by_rate=False, momentum=0.9, weight_decay=1e-4),
-    _rule("sgd", optax.sgd, _SGD, moves_by_rate=False, momentum=0.9, nesterov=True),
+    _rule(
+        "lars",
+        lars,
+        _LARS,
+        decays=_LARS_DECAY,
+        moves_by_rate=False,
+        momentum=0.9,
+        weight_decay=1e-4,
+    ),
+    _rule(
+        "sgd",
+        _sgd,
+        _SGD,
+        decays=_SGD_DECAY,
+        moves_by_rate=False,
+        description="optax.sgd(learning_rate, momentum=0.9, nesterov=True)",
+        momentum=0.9,
+        nesterov=True,
+    ),
 ]
 
 
@@ -214,11 +253,11 @@ def _in_format(rule: Rule, name: str, stored: _Format) -> Rule:
 def _by_vote(replicas: int, *, average: bool = False) -> Rule:
     """Lion with votes of replicas, each with its part of the batch, instead of a mean gradient."""
 
-    def make(learning_rate):
+    def make(learning_rate, weight_decay=0.1):
         return optax.chain(
             scale_by_sign_momentum(**_LION_DEFAULTS),
             majority_vote(REPLICAS, average=average),
-            add_decoupled_weight_decay(0.1),
+            add_decoupled_weight_decay(weight_decay),
             optax.scale_by_learning_rate(learning_rate),
         )
 
@@ -230,6 +269,7 @@ def _by_vote(replicas: int, *, average: bool = False) -> Rule:
         description=f"lion among {replicas} replicas, distributed.{vote} behind its momentum",
         moves_by_rate=True,
         replicas=replicas,
+        tunable={"weight_decay": _LION_DECAY},
     )
 
 

@@ -57,6 +57,9 @@ class Rule:
       tuned: the smallest and largest value of each further argument to tune; on a logarithmic scale
         where the smallest is > 0. Every rule gets equally many trials, whatever it tunes.
       fixed: further arguments, which stay as they are.
+      tunable: the smallest and largest value of each argument that is tuned only where rules are
+        tuned wholly, as ``lab.sweep`` does; ``{}`` says that there is none beside those in `tuned`,
+        None that nobody has said.
       description: one line on what is fixed; by default the call.
       moves_by_rate: whether each entry moves by about the learning rate, as with Lion and Adam,
         rather than by a multiple of its gradient or its leaf's norm.
@@ -84,6 +87,7 @@ class Rule:
     moves_by_rate: bool = False
     params_dtype: Any = None
     replicas: int = 1
+    tunable: Mapping[str, tuple[float, float]] | None = None
 
     def __post_init__(self):
         """Refuses ranges that are none."""
@@ -96,12 +100,13 @@ class Rule:
                 f"learning_rates must be a smallest and a largest rate, finite and > 0; "
                 f"got {self.learning_rates}. Try learning_rates=(1e-4, 1e-1)."
             )
-        for name, values in self.tuned.items():
-            if not _is_range(values):
-                raise RequestError(
-                    f"tuned[{name!r}] must be a smallest and a largest value, finite; got "
-                    f'{values!r}. Try tuned={{"{name}": (1e-3, 1.0)}}.'
-                )
+        for kind, ranges in (("tuned", self.tuned), ("tunable", self.tunable or {})):
+            for name, values in ranges.items():
+                if not _is_range(values):
+                    raise RequestError(
+                        f"{kind}[{name!r}] must be a smallest and a largest value, finite; got "
+                        f'{values!r}. Try {kind}={{"{name}": (1e-3, 1.0)}}.'
+                    )
         if not self.description:
             object.__setattr__(self, "description", self._call())
 
@@ -190,16 +195,66 @@ class Rule:
         Returns:
           Arrays of shape (trials,) by argument, the learning rate first.
         """
-        ranges = {"learning_rate": self.learning_rates, **self.tuned}
         if count == 1:
             return {name: np.array([value]) for name, value in self.middle.items()}
         if not self.tuned:
             return {"learning_rate": np.geomspace(*self.learning_rates, count)}
-        points = scipy.stats.qmc.Halton(len(ranges), scramble=False).random(count + 1)[1:]
+        points = scipy.stats.qmc.Halton(1 + len(self.tuned), scramble=False)
+        return self._at(points.random(count + 1)[1:])
+
+    def studies(self, studies: int, trials: int, first: int = 0) -> dict[str, np.ndarray]:
+        """Values for several studies, quasi-random in the logarithm.
+
+        Together they are one Halton sequence, of which each study has a piece; it is shifted by
+        an amount of its own for each `first` (Cranley and Patterson 1976), the same for all rules.
+
+        Returns:
+          Arrays of shape (trials, studies) by argument, the learning rate first.
+        """
+        points = scipy.stats.qmc.Halton(1 + len(self.tuned), scramble=False)
+        shift = np.random.default_rng(first).random(points.d)
+        points = (points.random(studies * trials) + shift) % 1
+        return self._at(points.reshape(studies, trials, -1).swapaxes(0, 1))
+
+    def _at(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """The values, by argument, at points of the unit cube: of shape (..., arguments)."""
+        ranges = {"learning_rate": self.learning_rates, **self.tuned}
         return {
             name: low * (high / low) ** x if low > 0 else low + (high - low) * x
-            for (name, (low, high)), x in zip(ranges.items(), points.T, strict=True)
+            for (name, (low, high)), x in zip(
+                ranges.items(), np.moveaxis(points, -1, 0), strict=True
+            )
         }
+
+    def wholly_tuned(self) -> "Rule":
+        """The rule with everything tuned that it declares.
+
+        Raises:
+          RequestError: it declares nothing but its learning rate.
+        """
+        if self.tunable is None and not self.tuned:
+            raise RequestError(
+                f"the rule {self.name!r} must say what to tune beside its learning rate: give it a "
+                f"range, such as '{self.name}(weight_decay=(0.001,1.0))', or "
+                "lab.Rule(..., tunable={}) where there is nothing"
+            )
+        ranges = {**(self.tunable or {}), **self.tuned}
+        fixed = {name: value for name, value in self.fixed.items() if name not in ranges}
+        said = ", ".join(f"{n} from {low:g} to {high:g}" for n, (low, high) in ranges.items())
+        return dataclasses.replace(
+            self,
+            tuned=ranges,
+            fixed=fixed,
+            description=f"{self.description}, but {said}" if said else self.description,
+        )
+
+    def widened(self, edges: Mapping[str, int]) -> "Rule":
+        """The rule with some ranges ten times as wide: by argument, 1 widens the upper end."""
+        ranges = {"learning_rate": self.learning_rates, **self.tuned}
+        for name, end in edges.items():
+            low, high = ranges[name]
+            ranges[name] = (low, high * 10) if end > 0 else (low / 10, high)
+        return dataclasses.replace(self, learning_rates=ranges.pop("learning_rate"), tuned=ranges)
 
     def described(self) -> dict[str, Any]:
         """The rule in plain data: everything that decides its figures."""
