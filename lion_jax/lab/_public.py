@@ -13,6 +13,8 @@ from lion_jax.lab.progress import Progress as Progress
 from lion_jax.lab.report import load as load
 from lion_jax.lab.rules.catalogue import RULES as RULES
 from lion_jax.lab.rules.rule import Rule as Rule
+from lion_jax.lab.sweeping.report import Sweep as Sweep
+from lion_jax.lab.sweeping.run import sweep as sweep
 from lion_jax.lab.tasks.catalogue import TASKS as TASKS
 from lion_jax.lab.tasks.classification import classification as classification
 from lion_jax.lab.tasks.data import Data as Data

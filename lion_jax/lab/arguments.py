@@ -107,6 +107,11 @@ def count(text: str) -> int:
     return whole(text, least=1)
 
 
+def counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, between commas."""
+    return [count(part.strip()) for part in text.split(",")]
+
+
 def rate(text: str) -> float:
     """A learning rate."""
     try:

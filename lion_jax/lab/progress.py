@@ -43,10 +43,12 @@ def teller(on_progress: OnProgress, stages: Sequence[str]) -> Tell:
     """Tells of stages, with their places and an estimate of what remains."""
     started = time.monotonic()
     places = {stage: place for place, stage in enumerate(stages, 1)}
+    shares: dict[str, float] = {}
 
     def tell(stage: str, done: int, total: int) -> None:
         place = places.setdefault(stage, len(places) + 1)
-        share = (place - 1 + done / total) / len(places)
+        shares[stage] = done / total
+        share = sum(shares.values()) / len(places)
         spent = time.monotonic() - started
         remaining = spent * (1 - share) / share if share > _TOO_EARLY else None
         on_progress(Progress(stage, place, len(places), done, total, remaining))

@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -38,6 +38,7 @@ class Report:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     missing: tuple[str, ...] = ()
     command: ClassVar[str]
+    picture_names: ClassVar[tuple[str, ...]] = ("picture",)
 
     def table(self) -> RenderableType:
         """The figures as a table of rich, which prints it and shows it in a notebook."""
@@ -50,6 +51,10 @@ class Report:
     def picture(self) -> Picture:
         """The figures as a picture of matplotlib."""
         raise NotImplementedError
+
+    def pictures(self) -> dict[str, Picture]:
+        """All pictures by their files' names; the first is that of :meth:`picture`."""
+        return {"picture": self.picture()}
 
     def records(self) -> list[dict[str, Any]]:
         """One record for each measurement: plain values by name."""
@@ -86,7 +91,8 @@ class Report:
 
         Returns:
           The paths written: ``result.json``, which :func:`lion_jax.lab.load` reads;
-          ``records.csv``; and ``picture.png``, unless there is nothing to draw.
+          ``records.csv``; and ``picture.png`` and whatever else :meth:`pictures` has, unless there
+          is nothing to draw.
 
         Raises:
           RequestError: an unknown kind of picture, or a folder that cannot be written to; nothing
@@ -95,17 +101,22 @@ class Report:
         known("picture", picture, PICTURES)
         writers: dict[str, Callable[[Path], None]] = {}
         if not self.is_empty:
-            writers[f"picture.{picture}"] = lambda path: self.picture().savefig(path)
+            for name, drawn in self.pictures().items():
+                writers[f"{name}.{picture}"] = drawn.savefig
         written = files.write(Path(folder), writers | self._texts())
-        for kind in set(PICTURES) - {picture}:
-            (Path(folder) / f"picture.{kind}").unlink(missing_ok=True)
+        self._drop_pictures(Path(folder), kept=writers)
         return written
 
     def checkpoint(self, folder: Path) -> None:
         """Writes records and result, and drops the picture of what was there before."""
         files.write(folder, self._texts())
-        for kind in PICTURES:
-            (folder / f"picture.{kind}").unlink(missing_ok=True)
+        self._drop_pictures(folder)
+
+    def _drop_pictures(self, folder: Path, kept: Iterable[str] = ()) -> None:
+        """Removes the pictures of an earlier result."""
+        stale = {f"{name}.{kind}" for name in self.picture_names for kind in PICTURES} - set(kept)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
 
     def _texts(self) -> dict[str, Callable[[Path], None]]:
         document = {

@@ -53,6 +53,19 @@ def difference(values: np.ndarray, comparisons: int = 1) -> Difference:
     return Difference(mean, mean - half, mean + half)
 
 
+def form_of(value: float) -> str:
+    """The format of a figure: four decimals, or four digits where they would say little."""
+    return ".4f" if 0.01 <= abs(value) < 1000 or value == 0 else ".4g"
+
+
+def in_words(mean: float, error: float, form: str, sign: str = "") -> str:
+    """A figure with its error, which is a question mark where there is none.
+
+    `sign` is ``"+"`` for differences.
+    """
+    return f"{mean:{sign}{form}} ± " + ("?" if math.isnan(error) else f"{error:{form}}")
+
+
 def comparisons_among(rules: int, is_to_one: bool) -> int:
     """How many differences a comparison shows: to a rule named before, or among all pairs.
 

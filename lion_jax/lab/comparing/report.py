@@ -10,10 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lion_jax.lab.comparing.drawing import draw
-from lion_jax.lab.comparing.result import GOOD_WITHIN, Result, form_of, mean_of
+from lion_jax.lab.comparing.result import GOOD_WITHIN, Result, mean_of
 from lion_jax.lab.plots import Picture
 from lion_jax.lab.report import Report
-from lion_jax.lab.statistics import Difference, comparisons_among, difference
+from lion_jax.lab.statistics import (
+    Difference,
+    comparisons_among,
+    difference,
+    form_of,
+    in_words,
+)
 from lion_jax.lab.trainer import Outcome
 
 
@@ -187,9 +193,8 @@ class Comparison(Report):
         """A rule's mean difference to the baseline, with half its 95% interval."""
         if result is self.baseline:
             return "-"
-        found, form = self.difference(result), form_of(self.baseline)
-        half = "?" if math.isnan(found.half) else f"{found.half:{form}}"
-        return f"{found.mean:+{form}} ± {half}"
+        found, form = self.difference(result), form_of(self.baseline.test)
+        return in_words(found.mean, found.half, form, sign="+")
 
     def lines(self) -> list[str]:
         """Sentences on who is ahead, by how much, and whether that could be chance."""
@@ -216,7 +221,7 @@ class Comparison(Report):
         gap = gap if self.is_up else -gap
         is_ahead = gap.mean() < 0
         found = difference(-gap if is_ahead else gap, self.comparisons)
-        form = form_of(self.baseline)
+        form = form_of(self.baseline.test)
         place = f"{other.rule} is {found.mean:{form}} {'ahead' if is_ahead else 'behind'}"
         if math.isnan(found.low):
             return f"{place}; one seed says nothing about chance."

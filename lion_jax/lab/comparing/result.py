@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lion_jax.lab.statistics import Band, good_band, standard_error
+from lion_jax.lab.statistics import Band, form_of, good_band, in_words, standard_error
 from lion_jax.lab.trainer import Outcome, Timing
 
 GOOD_WITHIN = 0.01
@@ -113,10 +113,4 @@ class Result:
 
 def mean_of(result: Result) -> str:
     """The mean on test data with its standard error."""
-    error, form = result.standard_error, form_of(result)
-    return f"{result.test:{form}} ± " + ("?" if math.isnan(error) else f"{error:{form}}")
-
-
-def form_of(result: Result) -> str:
-    """Four decimals, unless the figure is so small or large that they say little."""
-    return ".4f" if 0.01 <= abs(result.test) < 1000 or result.test == 0 else ".4g"
+    return in_words(result.test, result.standard_error, form_of(result.test))

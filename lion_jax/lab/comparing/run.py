@@ -131,7 +131,7 @@ def _result(task: Task, rule: Rule, learning_rates: int, run: dict[str, Any], te
     name, metric = task.deciding
     result = Result(
         rule=rule.name,
-        described=_described(task, rule),
+        described=described(task, rule),
         metric=name,
         direction=metric.direction,
         good_within=metric.good_within,
@@ -161,11 +161,11 @@ def _finished(
                 f"{folder} holds a comparison with another {name}, {there.get(name)!r} instead of "
                 f"{value!r}: give the same arguments, or another folder"
             )
-    described = {rule.name: files.finite(_described(task, rule)) for rule in rules}
-    return {r.rule: r for r in earlier.results if r.described == described.get(r.rule)}
+    asked_for = {rule.name: files.finite(described(task, rule)) for rule in rules}
+    return {r.rule: r for r in earlier.results if r.described == asked_for.get(r.rule)}
 
 
-def _described(task: Task, rule: Rule) -> dict[str, Any]:
+def described(task: Task, rule: Rule) -> dict[str, Any]:
     """A rule's description, with a fingerprint of its step."""
     stored = task.stored_in(rule.params_dtype)
     params = jax.eval_shape(lambda: stored.start(jax.random.key(0))[0])

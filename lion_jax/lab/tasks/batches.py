@@ -60,7 +60,7 @@ def choose_batch_size(task: Task, batch_size: Any) -> int:
     examples = task.examples["train"]
     if batch_size is None:
         return min(BATCH_SIZE, examples)
-    check_whole("batch_size", batch_size, 1, examples, "the training split")
+    check_whole("batch_size", batch_size, 1, examples, f"the training split of {task.name}")
     return batch_size
 
 

@@ -1,0 +1,1 @@
+"""Comparisons over tasks, sizes, batch sizes and lengths, with everything tuned."""
