@@ -22,7 +22,7 @@ def made(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) 
             raise of_one_size(name)
         if not parameters:
             raise RequestError(f"task {name!r} takes no arguments; got {argument}")
-        known(f"argument of task {name!r}", argument, parameters)
+        known("argument", argument, parameters)
     if "size" in arguments:
         check_whole("size", arguments["size"], 1)
     return function(**arguments)
