@@ -28,7 +28,8 @@ def add_task(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--task",
         default="digits",
-        help="digits, text, or a lab.Task of your own: a file and a name in it, mine.py:task",
+        help="digits, text, of the extra tasks mnist, phonemes or diamonds, or a lab.Task of your "
+        "own: a file and a name in it, mine.py:task; with arguments: 'phonemes(size=2,tied=False)'",
     )
 
 

@@ -17,7 +17,7 @@ from lion_jax.lab.arguments import names
 from lion_jax.lab.errors import RequestError, known
 from lion_jax.lab.rules.catalogue import AMONG_REPLICAS, RULES
 from lion_jax.lab.rules.rule import Rule
-from lion_jax.lab.tasks.catalogue import TASKS
+from lion_jax.lab.tasks.catalogue import TASKS, made, of_one_size
 from lion_jax.lab.tasks.task import Task
 
 _WIDE = (1e-4, 1.0)
@@ -25,27 +25,61 @@ _WIDE = (1e-4, 1.0)
 _MAKE_RULE = 'make one: lab.Rule("adam", optax.adam, learning_rates=(1e-4, 1e-1))'
 
 
-def choose_task(task: str | Task) -> Task:
+def choose_task(task: str | Task, *, size: int | None = None) -> Task:
     """A task, one of :data:`TASKS`, or ``"mine.py:task"``: a file and a name in it.
 
-    The name may also be that of a function without arguments that makes the task.
+    The name may also be that of a function that makes the task, with arguments or without:
+    ``"phonemes(size=2, tied=False)"``, ``"mine.py:task(size=2)"``. A task made with arguments has
+    the text for its name.
+
+    Args:
+      task: what is meant.
+      size: an argument of the task's function, which leaves the task's name as it is. None is the
+        function's own.
 
     Raises:
-      RequestError: there is none of that name.
+      RequestError: there is none of that name, or its function does not take the arguments.
     """
-    if isinstance(task, str) and ":" in task:
-        found = _from_file(task)
-        if callable(found) and not inspect.signature(found).parameters:
-            found = found()
-        if not isinstance(found, Task):
-            raise RequestError(f"{task} must be a lab.Task; got {_kind(found)}")
-        default = found.name == "task"
-        return dataclasses.replace(found, name=task.rpartition(":")[2]) if default else found
-    if isinstance(task, str) and task.endswith(".py"):
-        raise RequestError(f"task must name what is in the file, such as {task}:task; got {task!r}")
-    if not isinstance(task, str | Task):
+    if isinstance(task, Task):
+        if size is not None:
+            raise of_one_size(task.name)
+        return task
+    if not isinstance(task, str):
         raise RequestError(f"task must be a lab.Task or a name, before rules; got {_kind(task)}")
-    return task if isinstance(task, Task) else TASKS[known("task", task, TASKS)]()
+    name, opening, _ = task.partition("(")
+    name = name.strip()
+    if name.endswith(".py"):
+        raise RequestError(f"task must name what is in the file, such as {name}:task; got {task!r}")
+    given = _arguments(task, "task", "phonemes(size=2)") if opening else {}
+    if size is not None:
+        if "size" in given:
+            raise RequestError(f"size must be given once; got {size} beside the task {task!r}")
+        given["size"] = size
+    found = _made_in_file(name, given) if ":" in name else _made_by_name(name, given)
+    return dataclasses.replace(found, name="".join(task.split())) if opening else found
+
+
+def _made_by_name(name: str, arguments: dict[str, Any]) -> Task:
+    return made(name, TASKS[known("task", name, TASKS)], arguments)
+
+
+def _made_in_file(text: str, arguments: dict[str, Any]) -> Task:
+    """A task of a file: an object, or the result of a function that has all it needs."""
+    found, name = _from_file(text), text.rpartition(":")[2]
+    if isinstance(found, Task) and "size" in arguments:
+        raise of_one_size(name)
+    if isinstance(found, Task) and arguments:
+        raise RequestError(f"task {name!r} takes no arguments; got {', '.join(arguments)}")
+    if callable(found) and all(
+        parameter.default is not parameter.empty
+        or parameter.name in arguments
+        or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in inspect.signature(found).parameters.values()
+    ):
+        found = made(name, found, arguments)
+    if not isinstance(found, Task):
+        raise RequestError(f"{text} must be a lab.Task; got {_kind(found)}")
+    return dataclasses.replace(found, name=name) if found.name == "task" else found
 
 
 def choose_rules(
@@ -138,15 +172,7 @@ def _factory(name: str) -> Any:
 
 def _with_arguments(rule: Rule, text: str) -> Rule:
     """The rule with some of its arguments replaced; a pair of numbers is a range to tune."""
-    try:
-        call = ast.parse(f"_{text[text.index('(') :]}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("arguments must have names")
-        given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise RequestError(
-            f"cannot read the rule {text!r} ({error}). Try 'lion(b1=0.95, weight_decay=(0.01, 1))'"
-        ) from error
+    given = _arguments(text, "rule", "lion(b1=0.95, weight_decay=(0.01, 1))")
     ranges = {n: v for n, v in given.items() if isinstance(v, tuple) and len(v) == 2}
     fixed = {n: v for n, v in given.items() if n not in ranges}
     rates = ranges.pop("learning_rate", rule.learning_rates)
@@ -163,6 +189,17 @@ def _with_arguments(rule: Rule, text: str) -> Rule:
         tunable=rule.tunable and {n: v for n, v in rule.tunable.items() if n not in given},
         description=f"{rule.description} with {changed}",
     )
+
+
+def _arguments(text: str, kind: str, example: str) -> dict[str, Any]:
+    """The named arguments of a text such as ``"name(argument=1)"``."""
+    try:
+        call = ast.parse(f"_{text[text.index('(') :]}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not all(w.arg for w in call.keywords):
+            raise ValueError("arguments must have names")
+        return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise RequestError(f"cannot read the {kind} {text!r} ({error}). Try {example!r}") from error
 
 
 def _from_file(text: str) -> Any:

@@ -1,13 +1,49 @@
 """The tasks that come with the lab, each in a file of its name that loads when asked for."""
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from lion_jax.lab.errors import RequestError, check_whole, known
 from lion_jax.lab.tasks.task import Task
 
 
-def _task(name: str) -> Callable[[], Task]:
-    return lambda: getattr(importlib.import_module(f"lion_jax.lab.tasks.{name}"), name)()
+def made(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """The result of a task's function.
+
+    Raises:
+      RequestError: an argument that the function does not have, or a size that cannot be.
+    """
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for argument in () if takes_any else arguments:
+        if argument == "size" and argument not in parameters:
+            raise of_one_size(name)
+        if not parameters:
+            raise RequestError(f"task {name!r} takes no arguments; got {argument}")
+        known("argument", argument, parameters)
+    if "size" in arguments:
+        check_whole("size", arguments["size"], 1)
+    return function(**arguments)
 
 
-TASKS: dict[str, Callable[[], Task]] = {name: _task(name) for name in ("digits", "text")}
+def of_one_size(name: str) -> RequestError:
+    """The error of a size for a task without sizes."""
+    return RequestError(
+        f"task {name!r} has one size; give a function with the argument size: def task(size=1)"
+    )
+
+
+def _task(name: str) -> Callable[..., Task]:
+    def make(**arguments: Any) -> Task:
+        module = importlib.import_module(f"lion_jax.lab.tasks.{name}")
+        return made(name, getattr(module, name), arguments)
+
+    return make
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    name: _task(name) for name in ("digits", "text", "mnist", "phonemes", "diamonds")
+}
+"""By name, a function that makes the task; its argument `size` makes the model larger."""

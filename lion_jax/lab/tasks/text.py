@@ -31,14 +31,16 @@ class _CharacterModel(nn.Module):
         return nn.Dense(self.characters)(hidden)
 
 
-def text() -> Task:
+def text(size: int = 1) -> Task:
     """The next character of Python's language reference, from the 16 before it.
 
     The text, some 400,000 characters, comes with Python, for ``help()``: nothing is downloaded.
     Each version of Python has its own, so figures compare within one version only. It is in lower
     case, and what it says twice it says once here; the first 60% are trained on, the next 20%
-    validate and the last 20% test. The model is a neural probabilistic language model, 42,000
-    parameters.
+    validate and the last 20% test. The model is a neural probabilistic language model.
+
+    Args:
+      size: hidden units in units of 128; 1 is 42,000 parameters.
 
     Raises:
       RequestError: this Python has no ``pydoc_data``.
@@ -56,14 +58,14 @@ def text() -> Task:
         name: _windows(indices[start:end], examples)
         for (name, examples), start, end in zip(_EXAMPLES.items(), ends, ends[1:], strict=False)
     }
-    model = _CharacterModel(_CHARACTERS, features=16, width=128)
+    model = _CharacterModel(_CHARACTERS, features=16, width=128 * size)
     return classification(
         lambda key: model.init(key, splits["train"].x[:1])["params"],
         lambda params, inputs: jnp.asarray(model.apply({"params": params}, inputs)),
         Data(**splits),
         name="text",
         description="the next character of Python's language reference (this Python's own "
-        "pydoc_data) from the 16 before it; embeddings of 16, 128 hidden units",
+        f"pydoc_data) from the 16 before it; embeddings of 16, {model.width} hidden units",
     )
 
 
