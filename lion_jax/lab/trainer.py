@@ -16,6 +16,8 @@ from lion_jax.lab.tasks.task import Task
 from lion_jax.lab.training import SCHEDULES, begin, run_interruptibly, seeded, step, tell
 from lion_jax.precision.audit import audit_dead_steps
 
+PROBE = 2048
+"""The training loss at the end is one of so many examples."""
 CURVE_POINTS = 100
 """At most so many points of a run's training loss are kept, each a mean over the steps since."""
 
@@ -24,7 +26,8 @@ class Outcome(NamedTuple):
     """The outcome of each run, in arrays of shape (trials, seeds).
 
     Attributes:
-      train_loss: the loss on the whole training split at the end, or on a stream's first batch.
+      train_loss: the loss at the end on the training split, or its first 2,048 examples if it has
+        more; on a stream's first batch.
       validation: each metric on the validation split.
       test: each metric on the test split.
       diverged: whether a batch's loss was ever not finite, the training loss ended above that of
@@ -63,7 +66,7 @@ class Trainer:
         steps: int,
         batch_size: int,
         schedule: str,
-        at_once: int | None = None,
+        at_once: tuple[int, int] | None = None,
     ):
         """A trainer, which has compiled nothing yet.
 
@@ -73,7 +76,8 @@ class Trainer:
           steps: of a run.
           batch_size: examples in a batch.
           schedule: a name from :data:`~lion_jax.lab.training.SCHEDULES`.
-          at_once: at most so many trials side by side; None is all, as far as memory allows.
+          at_once: at most so many trials and seeds side by side; None is all, as far as memory
+            allows.
         """
         self._task, self._rule, self._steps, self._at_once = task, rule, steps, at_once
         self._batch_size, self._schedule = batch_size, schedule
@@ -120,7 +124,8 @@ class Trainer:
 
     def _program(self, count: int, seeds: int, is_own: bool) -> tuple[Any, int, int]:
         """A compiled program, with how many trials and seeds it takes at once."""
-        asked = min(count, self._at_once or count), seeds, is_own
+        most_trials, most_seeds = self._at_once or (count, seeds)
+        asked = min(count, most_trials), min(seeds, most_seeds), is_own
         if asked not in self._compiled:
             self._compiled[asked] = self._compile(*asked)
         return self._compiled[asked]
@@ -240,7 +245,8 @@ def _program(
         def loss(x):
             return task.step(params, state, x, jax.random.key(0))[0]
 
-        return _mean(loss, batch if task.is_stream else task.train, examples_at_once)
+        split = batch if task.is_stream else jax.tree.map(lambda x: x[:PROBE], task.train)
+        return _mean(loss, split, examples_at_once)
 
     def program(trials, seeds):
         keys = seeded(seeds)

@@ -227,16 +227,18 @@ def _tuned(work: _Work, protocol: _Protocol, tell: Tell) -> Tuned:
     (metric, deciding), steps = task.deciding, place.steps
     studies = protocol.first_seed + np.arange(protocol.studies)
     fresh = studies[-1] + 1 + np.arange(protocol.seeds)
-    is_cpu = jax.default_backend() == "cpu"  # where what is side by side is one after the other
+    # A CPU gains little from more side by side, and one program then serves the fresh seeds too.
+    at_once = (1, protocol.studies) if jax.default_backend() == "cpu" else None
     trainer = Trainer(
         task,
         rule,
         steps=steps,
         batch_size=place.batch_size,
         schedule=protocol.schedule,
-        at_once=1 if is_cpu else None,
+        at_once=at_once,
     )
-    share = protocol.trials / (protocol.trials + 1)  # of the work, the last being the fresh seeds
+    runs = protocol.trials * protocol.studies
+    share = runs / (runs + protocol.seeds)  # of the work; the rest is the fresh seeds
 
     def on_step(begin: float, part: float) -> Callable[[int], None]:
         return lambda done: tell(work.name, max(1, int(begin * steps + part * done)), steps)
