@@ -141,7 +141,7 @@ def test_without_a_command_it_helps(capsys):
         (["--rules", "mine.py:none"], "mine.py has no 'none'; it has task, rule"),
         (["--rules", "none.py:rule"], "there is no file none.py"),
         (["--against", "lyon"], "unknown rule to compare against 'lyon'; did you mean"),
-        (["--task", "mnist"], "unknown task 'mnist'. Possible: digits"),
+        (["--task", "cifar"], "unknown task 'cifar'. Possible: digits"),
         (["--task", "mine.py:rule"], "mine.py:rule must be a lab.Task; got "),
         (["--task", "mine.py:number"], "mine.py:number must be a lab.Task; got 3 of type int"),
         (["--task", "none.py:task"], "there is no file none.py"),

@@ -616,7 +616,7 @@ def test_the_command_finds_for_several_rules_and_draws_as_asked(
         (["--rules=sgd,sgd"], "rules must have different names; got sgd, sgd"),
         (["--rules=,"], "rules must name at least one; got none"),
         (["--rules=lion_vote_2"], "only `compare` trains rules of several replicas; got lion_vote"),
-        (["--task=mnist"], "unknown task 'mnist'. Possible: digits"),
+        (["--task=cifar"], "unknown task 'cifar'. Possible: digits"),
         (["--low=1", "--high=0.1"], "low must be less than high; got low=1 and high=0.1"),
         (["--low=5"], "low must be less than high; got low=5 and high=1"),
         (["--low=nan"], "must be a learning rate, finite and > 0, such as 1e-4; got 'nan'"),

@@ -29,7 +29,7 @@ class _Block(nn.Module):
         mixed = nn.Dense(3 * _FEATURES, use_bias=False)(nn.RMSNorm()(x))
         query, key, value = jnp.split(mixed.reshape(*x.shape[:2], 3 * _HEADS, -1), 3, axis=2)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(_FEATURES // _HEADS)
-        is_past = np.tri(x.shape[1], dtype=bool)
+        is_past = np.tri(x.shape[1], dtype=bool)[None, None]
         weights = nn.softmax(jnp.where(is_past, scores, jnp.finfo(scores.dtype).min))
         seen = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(x.shape)
         x = x + nn.Dense(_FEATURES, use_bias=False)(seen)
@@ -48,7 +48,7 @@ class _Transformer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         embedding = nn.Embed(self.tokens, _FEATURES)
         shape = (x.shape[1], _FEATURES)
-        x = embedding(x) + self.param("positions", nn.initializers.normal(0.02), shape)
+        x = embedding(x) + self.param("positions", nn.initializers.normal(0.02), shape)[None]
         for _ in range(self.layers):
             x = _Block()(x)
         x = nn.RMSNorm()(x[:, _LETTERS:])  # from the separator on
