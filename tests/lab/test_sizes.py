@@ -72,10 +72,8 @@ def test_a_size_in_the_text_is_part_of_the_name():
 @pytest.mark.parametrize("text", ["sized", "whole", "free"])
 def test_a_function_of_a_file_takes_a_size(text, mine):
     del mine
-    by_keyword, by_text = (
-        choose_task(f"mine.py:{text}", size=4),
-        choose_task(f"mine.py:{text}(size=4)"),
-    )
+    by_keyword = choose_task(f"mine.py:{text}", size=4)
+    by_text = choose_task(f"mine.py:{text}(size=4)")
     assert parameters(by_keyword) == parameters(by_text) == 12
     assert (by_keyword.name, by_text.name) == (text, f"mine.py:{text}(size=4)")
 
