@@ -42,8 +42,8 @@ class Tuned:
       described: everything that decides its figures: call, fixed arguments, ranges.
       trials: the values tried, by argument, arrays of shape (trials, studies).
       tuning: what came of each trial, arrays of shape (trials, studies), without curves.
-      final: what came of the chosen values on fresh seeds, arrays of shape (1, seeds); the curve
-        of shape (1, seeds, points).
+      final: what came of the chosen values on fresh seeds, arrays of shape (1, seeds); the curve,
+        of shape (1, 1, points), is the mean over them.
       timing: wall seconds for compiling and running.
       widened: how often its ranges were widened.
     """

@@ -26,7 +26,7 @@ from lion_jax.lab.sweeping.cells import Cell, Place, Tuned, chosen, edges, score
 from lion_jax.lab.sweeping.report import Sweep
 from lion_jax.lab.tasks.batches import choose_batch_size, most_seeds
 from lion_jax.lab.tasks.task import Task
-from lion_jax.lab.trainer import Outcome, Timing, Trainer
+from lion_jax.lab.trainer import Timing, Trainer
 from lion_jax.lab.training import MOST_STEPS, SCHEDULES
 
 MOST_WIDENINGS = 3
@@ -262,15 +262,11 @@ def _tuned(work: _Work, protocol: _Protocol, tell: Tell) -> Tuned:
         rule=rule.name,
         described=work.described,
         trials=trials,
-        tuning=_without_curve(tuning),
-        final=final,
+        tuning=tuning._replace(curve=np.zeros((*tuning.diverged.shape, 0), np.float32)),
+        final=final._replace(curve=final.curve.mean(axis=1, keepdims=True)),
         timing=Timing(*map(sum, zip(timing, spent, strict=True))),
         widened=widened,
     )
-
-
-def _without_curve(outcome: Outcome) -> Outcome:
-    return outcome._replace(curve=np.zeros((*outcome.diverged.shape, 0), np.float32))
 
 
 def _with(
