@@ -1,5 +1,6 @@
-"""The notebooks run from top to bottom, and are committed with their outputs."""
+"""The notebooks run from top to bottom, make a claim, and are committed with their outputs."""
 
+import re
 from pathlib import Path
 
 import nbclient
@@ -7,6 +8,8 @@ import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+MOST_LINES = 60
+LONGER = {"training": "a whole run to copy, with checkpoints and early stopping"}
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -24,8 +27,58 @@ def test_it_runs(path):
 
 
 @every_notebook
+def test_it_begins_with_a_title_and_a_claim(path):
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert first.cell_type == "markdown"
+    assert re.match(r"# \S", first.source)
+    assert "**Claim. " in first.source
+
+
+@every_notebook
+def test_it_is_short(path):
+    lines = [line for cell in code(path) for line in cell.source.splitlines() if line.strip()]
+    assert (len(lines) <= MOST_LINES) != (path.stem in LONGER), f"{len(lines)} lines of code"
+
+
+@every_notebook
 def test_it_is_committed_with_its_outputs(path):
     assert has_picture(nbformat.read(path, as_version=4))
+    counts = [cell.execution_count for cell in code(path)]
+    assert counts == list(range(1, len(counts) + 1)), "was not run once, from top to bottom"
+
+
+@every_notebook
+def test_its_outputs_have_neither_errors_nor_warnings(path):
+    kinds = [(output.output_type, output.get("name")) for output in outputs(path)]
+    assert all(kind != "error" and name != "stderr" for kind, name in kinds)
+
+
+@every_notebook
+def test_its_outputs_name_no_path_of_a_machine(path):
+    assert not re.findall(r"/(?:tmp|home|root|work|usr|Users)\b\S*", text_of(path))
+
+
+@every_notebook
+def test_its_text_quotes_what_its_outputs_show(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert not set(re.findall(r"\b0\.\d{4}\b", text)) - set(re.findall(r"0\.\d{4}", text_of(path)))
+
+
+def code(path):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def outputs(path):
+    return [output for cell in code(path) for output in cell.outputs]
+
+
+def text_of(path):
+    kinds = ("text/plain", "text/html")
+    texts = [
+        [o.get("text"), *(o.get("data", {}).get(kind) for kind in kinds)] for o in outputs(path)
+    ]
+    return "\n".join(text for of_output in texts for text in of_output if text)
 
 
 def has_picture(notebook):
