@@ -135,8 +135,8 @@ def test_a_batch_has_64_examples_or_all_if_they_are_fewer(examples, size):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (0, "batch_size must be from 1 to 10, the training split; got 0"),
-        (11, "batch_size must be from 1 to 10, the training split; got 11"),
+        (0, "batch_size must be from 1 to 10, the training split of task; got 0"),
+        (11, "batch_size must be from 1 to 10, the training split of task; got 11"),
         (2.0, "batch_size must be a whole number; got 2.0"),
         (True, "batch_size must be a whole number; got True"),
     ],

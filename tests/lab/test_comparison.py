@@ -406,7 +406,10 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
         ({"rules": [3]}, "a rule must be a name or a lab.Rule; got 3 of type int. To make one: "),
         ({"task": 3}, "task must be a lab.Task or a name, before rules; got 3 of type int"),
         ({"schedule": None}, "unknown schedule None. Possible: cosine, constant"),
-        ({"batch_size": 1079}, "batch_size must be from 1 to 1078, the training split; got 1079"),
+        (
+            {"batch_size": 1079},
+            "from 1 to 1078, the training split of digits; got 1079",
+        ),
     ],
 )
 def test_impossible_requests_say_what_is_possible(arguments, message):

@@ -625,7 +625,10 @@ def test_the_command_finds_for_several_rules_and_draws_as_asked(
         (["--steps=39"], "steps must be from 40 to 1000000, since every loss is kept; got 39"),
         (["--steps=2147483648"], "steps must be from 40 to 1000000, since every loss is kept"),
         (["--seeds=0"], "must be a whole number of at least 1; got '0'"),
-        (["--batch-size=1079"], "batch_size must be from 1 to 1078, the training split; got 1079"),
+        (
+            ["--batch-size=1079"],
+            "from 1 to 1078, the training split of digits; got 1079",
+        ),
         (["--picture=gif"], "choose from"),
         (["--rule=sgd", "--records=csv"], "--records"),
     ],
@@ -677,7 +680,10 @@ def test_a_rule_that_ignores_its_learning_rate_is_refused_in_one_line(
         ({"low": 2.0, "high": 1.0}, "^low must be less than high; got low=2 and high=1"),
         ({"steps": 99.5}, r"steps must be a whole number; got 99\.5"),
         ({"seeds": True}, "seeds must be a whole number; got True"),
-        ({"batch_size": 121}, "batch_size must be from 1 to 120, the training split; got 121"),
+        (
+            {"batch_size": 121},
+            "batch_size must be from 1 to 120, the training split of triangle",
+        ),
         ({"rules": [3]}, "a rule must be a name or a lab.Rule; got 3 of type int"),
         ({"rules": [optax.adam]}, r"a rule must be a name or a lab.Rule; got adam\. To make one: "),
         ({"rules": optax.adam(1e-3)}, "a rule must be a name or a lab.Rule; .* To make one: lab.R"),

@@ -433,7 +433,10 @@ def test_what_an_interruption_leaves_is_an_observation_that_names_what_is_missin
         (["--every=601"], "every must be from 1 to 600, the steps; got 601"),
         (["--seed=-1"], "must be a whole number of at least 0; got '-1'"),
         (["--seed=4294967296"], "seed must be from 0 to 2147483647"),
-        (["--batch-size=1079"], "batch_size must be from 1 to 1078, the training split; got 1079"),
+        (
+            ["--batch-size=1079"],
+            "from 1 to 1078, the training split of digits; got 1079",
+        ),
         (["--steps=2147483648"], "steps must be from 1 to 2147483647, the largest of 32 bits"),
         (["--learning-rate=0"], "must be a learning rate, finite and > 0, such as 1e-4; got '0'"),
         (["--learning-rate=lion=nan"], "must be a learning rate, finite and > 0, such as 1e-4"),

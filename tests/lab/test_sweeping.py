@@ -1,0 +1,584 @@
+"""Sweeps: every rule tuned wholly in every cell, with the same budget, and what is said of it."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+from lab import oracle
+
+from lion_jax import lab
+from lion_jax.lab import cli
+from lion_jax.lab.errors import RequestError
+from lion_jax.lab.rules.catalogue import AMONG_REPLICAS, RULES
+from lion_jax.lab.rules.rule import Rule
+from lion_jax.lab.sweeping import run as sweeping
+from lion_jax.lab.sweeping.cells import Cell, Place, Tuned, edges
+from lion_jax.lab.sweeping.drawing import drift
+from lion_jax.lab.sweeping.report import Sweep
+from lion_jax.lab.trainer import Outcome, Timing
+
+SMALL = {"steps": 4, "trials": 2, "studies": 2, "seeds": 3, "batch_sizes": 20}
+ADAMW = RULES["adamw"]
+COPIES = [
+    dataclasses.replace(ADAMW, name="one"),
+    dataclasses.replace(ADAMW, name="other", learning_rates=(1.7e-3, 1.7)),
+]
+"""The same rule under two names, its trials at other places."""
+
+
+@pytest.fixture(scope="module")
+def small(task):
+    return lab.sweep(task, ["lion", "sgd"], **SMALL)
+
+
+# The runs.
+
+
+@pytest.mark.parametrize("name", ["lion", "sgd"])
+def test_every_run_is_one_made_alone(small, task, name):
+    """Trials on their study's seed, and the chosen values on fresh seeds."""
+    (cell,) = small.cells
+    result = next(r for r in cell.results if r.rule == name)
+    rule, measure = RULES[name].wholly_tuned(), task.metrics["accuracy"].function
+
+    def alone(values, seed):
+        batches = oracle.batches_of(task, seed, 4, 20)
+        rest = {n: v for n, v in values.items() if n != "learning_rate"}
+        rate = values["learning_rate"]
+        params, _, _ = oracle.run(task, rule, rate, seed, batches, "cosine", **rest)
+        return measure(params, task.validation), measure(params, task.test)
+
+    for trial in range(2):
+        for study in range(2):
+            values = {n: np.float32(tried[trial, study]) for n, tried in result.trials.items()}
+            validation, test = alone(values, seed=study)
+            assert result.tuning.validation["accuracy"][trial, study] == pytest.approx(validation)
+            assert result.tuning.test["accuracy"][trial, study] == pytest.approx(test)
+    for i, found in enumerate(cell.tests(result)):
+        values = {n: np.float32(v) for n, v in cell.chosen(result).items()}
+        assert found == pytest.approx(alone(values, seed=2 + i)[1])
+
+
+def test_every_rule_gets_the_same_budget(task):
+    rules = ["lion", "sgd", Rule("radam", optax.radam, (1e-3, 1.0), tuned={"b1": (0.8, 0.99)})]
+    (cell,) = lab.sweep(task, rules, **SMALL).cells
+    assert {result.tuning.diverged.shape for result in cell.results} == {(2, 2)}
+    assert {tuple(result.trials) for result in cell.results} == {
+        ("learning_rate", "weight_decay"),
+        ("learning_rate", "b1"),
+    }
+
+
+def test_jobs_change_no_figure(task, small):
+    again = lab.sweep(task, ["lion", "sgd"], jobs=1, **SMALL)
+    assert again.records() == small.records()
+
+
+def test_another_first_seed_is_other_luck(task, small):
+    other = lab.sweep(task, ["lion", "sgd"], first_seed=100, **SMALL)
+    assert {record["seed"] for record in small.records()} == {0, 1, 2, 3, 4}
+    assert {record["seed"] for record in other.records()} == {100, 101, 102, 103, 104}
+    first, second = ({r["learning_rate"] for r in seen.records()} for seen in (small, other))
+    assert not first & second
+
+
+# The values that are tried.
+
+
+def test_studies_are_pieces_of_one_sequence():
+    rule = RULES["lion"].wholly_tuned()
+    tried = rule.studies(5, 6)
+    assert tried["learning_rate"].shape == tried["weight_decay"].shape == (6, 5)
+    low, high = rule.learning_rates
+    places = np.log(tried["learning_rate"].T.ravel() / low) / np.log(high / low)
+    shift = np.random.default_rng(0).random(2)[0]
+    halton = scipy.stats.qmc.Halton(2, scramble=False).random(30)[:, 0]
+    np.testing.assert_allclose(places, (halton + shift) % 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("first", range(20))
+def test_trials_fill_the_square_evenly(first):
+    """Each quarter of the square gets its share of 30 trials; independent ones often miss one."""
+    rule = RULES["lion"].wholly_tuned()
+    tried = rule.studies(5, 6, first)
+    ranges = (rule.learning_rates, rule.tuned["weight_decay"])
+    halves = [
+        (np.log(values / low) / np.log(high / low) > 0.5).ravel()
+        for values, (low, high) in zip(tried.values(), ranges, strict=True)
+    ]
+    counts = np.unique(2 * halves[0] + halves[1], return_counts=True)[1]
+    assert len(counts) == 4
+    assert counts.min() >= 5
+
+
+@pytest.mark.parametrize("name", [*RULES, *AMONG_REPLICAS])
+def test_every_rule_of_the_lab_says_what_can_be_tuned(name):
+    rule = (RULES | AMONG_REPLICAS)[name]
+    whole = rule.wholly_tuned()
+    assert set(whole.tuned) == set(rule.tunable)
+    assert not set(whole.tuned) & set(whole.fixed)
+    dtype = whole.params_dtype or jnp.float32
+    shapes = {"w": (8, 8), "b": (8,)}
+    whole.check({n: jax.ShapeDtypeStruct(shape, dtype) for n, shape in shapes.items()})
+
+
+def test_the_products_of_rate_and_decay_span_the_same_range_for_lion_and_adamw():
+    spans = [
+        np.multiply(rule.learning_rates, rule.tunable["weight_decay"])
+        for rule in (RULES["lion"], RULES["adamw"])
+    ]
+    np.testing.assert_allclose(*spans)
+
+
+def test_what_a_name_fixes_is_not_tuned(task):
+    (cell,) = lab.sweep(task, "lion(weight_decay=0.3)", **SMALL).cells
+    assert list(cell.results[0].trials) == ["learning_rate"]
+
+
+# Edges.
+
+
+def outcome(validation, test=None, curve=0):
+    """Made-up runs of shape (trials, studies)."""
+    validation = np.asarray(validation, float)
+    test = validation if test is None else np.asarray(test, float)
+    nothing = np.zeros(validation.shape)
+    return Outcome(
+        nothing,
+        {"accuracy": validation},
+        {"accuracy": test},
+        nothing > 0,
+        nothing,
+        nothing,
+        np.ones((*validation.shape, curve)),
+    )
+
+
+def test_the_best_value_at_an_end_is_flagged():
+    rates = np.array([[1e-3, 1e-2], [1e-1, 3e-2]])
+    decays = np.array([[0.1, 0.2], [0.3, 0.4]])
+    one = np.full((2, 2), 5.0)
+    trials = {"learning_rate": rates, "weight_decay": decays, "b1": one}
+    assert edges(trials, np.array([[0, 0], [1, 0]])) == {"learning_rate": 1}
+    assert edges(trials, np.array([[1, 0], [0, 0]])) == {"learning_rate": -1, "weight_decay": -1}
+    assert edges(trials, np.array([[0, 0], [0, 1]])) == {"weight_decay": 1}
+
+
+def test_extend_widens_a_range_until_the_best_is_within(line):
+    """SGD on a line wants rates near 0.3; a range that ends at 0.003 does not hold them."""
+    rule = Rule("sgd", optax.sgd, (1e-4, 3e-3), tunable={})
+    asked = {"steps": 30, "trials": 8, "studies": 1, "seeds": 2, "batch_sizes": 20}
+    (narrow,) = lab.sweep(line, rule, **asked).cells
+    (wide,) = lab.sweep(line, rule, extend=True, **asked).cells
+    (stuck,), (free,) = narrow.results, wide.results
+    assert narrow.edges(stuck) == {"learning_rate": 1}
+    assert stuck.widened == 0
+    assert free.widened >= 2
+    assert not wide.edges(free)
+    assert wide.chosen(free)["learning_rate"] > 3e-2
+    assert free.tuning.diverged.size == stuck.tuning.diverged.size
+    assert wide.test(free) < narrow.test(stuck)
+
+
+# What is made of the runs.
+
+METRICS = {"accuracy": "up"}
+
+
+def tuned(rule, validation, test, final, rates=None):
+    """A rule with made-up runs: trials by studies, and fresh seeds."""
+    shape = np.shape(validation)
+    rates = np.geomspace(1e-3, 1e-1, int(np.prod(shape))).reshape(shape) if rates is None else rates
+    return Tuned(
+        rule,
+        RULES["lion"].wholly_tuned().described(),
+        {"learning_rate": np.asarray(rates, float)},
+        outcome(validation, test),
+        outcome([final], curve=7),
+        Timing(1.0, 2.0),
+    )
+
+
+def cell_of(*results, place=None, direction="up"):
+    place = place or Place("made up", None, 64, 10)
+    task = {"name": place.task, "metrics": {"accuracy": direction}, "loss_unit": "nats"}
+    return Cell(place, task, results)
+
+
+def sweep_of(*cells, against=None):
+    settings = {
+        **{"trials": 2, "studies": 2, "seeds": 2, "first_seed": 0},
+        **{"extend": False, "schedule": "cosine"},
+    }
+    return Sweep(settings=settings, cells=cells, against=against)
+
+
+def test_validation_chooses_and_fresh_seeds_report():
+    result = tuned("lion", [[0.5, 0.9], [0.7, 0.6]], [[1.0, 0.2], [0.3, 1.0]], [0.4, 0.6])
+    cell = cell_of(result)
+    assert cell.chosen(result)["learning_rate"] == result.trials["learning_rate"][0, 1]
+    assert cell.test(result) == pytest.approx(0.5)
+    np.testing.assert_allclose(cell.best_of_studies(result), [0.3, 0.2])
+    assert cell.median_of_studies(result) == pytest.approx(0.25)
+
+
+def test_less_is_better_where_the_metric_says_so():
+    result = tuned("lion", [[0.5, 0.9], [0.7, np.nan]], [[1.0, 0.2], [0.3, 1.0]], [0.4, 0.6])
+    other = tuned("sgd", [[0.5, 0.9], [0.7, 0.6]], [[1.0, 0.2], [0.3, 1.0]], [0.3, 0.3])
+    cell = cell_of(result, other, direction="down")
+    assert cell.chosen(result)["learning_rate"] == result.trials["learning_rate"][0, 0]
+    assert cell.rank(other) == 1
+    assert cell.relative(result, "sgd").mean == pytest.approx(0.2 / 0.3)
+
+
+def test_a_relative_error_is_less_where_the_metric_is_better():
+    base = tuned("adamw", [[0.5]], [[0.5]], [0.90, 0.90])
+    better = tuned("lion", [[0.5]], [[0.5]], [0.95, 0.93])
+    gap = cell_of(base, better).relative(better, "adamw")
+    assert gap.mean == pytest.approx(-0.4)
+    assert gap.low < gap.mean < gap.high
+
+
+def test_intervals_are_paired_by_seed_and_corrected():
+    base = tuned("adamw", [[0.5]], [[0.5]], [0.90, 0.80, 0.70])
+    others = [tuned(n, [[0.5]], [[0.5]], [0.91, 0.82, 0.70]) for n in ("lion", "sgd")]
+    cell = cell_of(base, *others)
+    gaps = np.array([0.01, 0.02, 0.0])
+    for against, pairs in (("adamw", 2), (None, 3)):
+        level = 1 - 0.05 / pairs
+        of = cell.tests(others[0]) - cell.tests(cell.baseline(against))
+        expected = scipy.stats.t.interval(level, 2, loc=of.mean(), scale=scipy.stats.sem(gaps))
+        if against:
+            np.testing.assert_allclose(cell.difference(others[0], against)[1:], expected)
+    assert cell.difference(base, "adamw").mean == 0.0
+
+
+def test_ranks_are_means_over_cells_that_have_all_rules():
+    def both(first, second, batch_size):
+        place = Place("made up", None, batch_size, 10)
+        return cell_of(
+            tuned("lion", [[0.5]], [[0.5]], [first, first]),
+            tuned("sgd", [[0.5]], [[0.5]], [second, second]),
+            place=place,
+        )
+
+    partial = cell_of(tuned("sgd", [[0.5]], [[0.5]], [0.1, 0.1]))
+    seen = sweep_of(both(0.9, 0.8, 16), both(0.7, 0.6, 32), both(0.5, 0.6, 48), partial)
+    assert seen.mean_ranks() == {"lion": pytest.approx(4 / 3), "sgd": pytest.approx(5 / 3)}
+    assert seen.rules == ["lion", "sgd"]
+
+
+def test_sentences_say_who_is_told_apart_and_who_is_not():
+    base = tuned("adamw", [[0.1, 0.9], [0.2, 0.3]], [[0.5] * 2] * 2, [0.90, 0.91])
+    ahead = tuned("lion", [[0.1, 0.9], [0.2, 0.3]], [[0.5] * 2] * 2, [0.95, 0.96])
+    behind = tuned("sgd", [[0.1, 0.9], [0.2, 0.3]], [[0.5] * 2] * 2, [0.80, 0.81])
+    level = tuned("tiger", [[0.1, 0.2], [0.2, 0.9]], [[0.5] * 2] * 2, [0.89, 0.93])
+    verdict, edge = sweep_of(cell_of(base, ahead, behind, level), against="adamw").lines()
+    assert verdict == (
+        "made up, batch 64, 10 steps: adamw has 0.9050; ahead: lion (+0.0500 ± 0.0000); "
+        "behind: sgd (-0.1000 ± 0.0000); could be chance: tiger."
+    )
+    assert edge == (
+        "* The best value is the smallest or largest tried for tiger (made up, batch 64, 10 steps: "
+        "learning_rate); --extend widens it."
+    )
+
+
+def test_a_drift_is_relative_to_the_first_value_of_its_axis():
+    def at(size, batch_size, rate):
+        place = Place("made up", size, batch_size, 10)
+        return cell_of(tuned("lion", [[0.5]], [[0.5]], [0.5, 0.5], rates=[[rate]]), place=place)
+
+    cells = [at(1, 16, 0.1), at(2, 16, 0.05), at(1, 32, 0.2), at(2, 32, 0.4), at(1, 64, 7.0)]
+    assert drift(cells, "size", "lion") == [
+        {1: 1.0, 2: pytest.approx(0.5)},
+        {1: 1.0, 2: pytest.approx(2.0)},
+    ]
+    assert drift(cells, "batch_size", "lion")[0] == {
+        16: 1.0,
+        32: pytest.approx(2.0),
+        64: pytest.approx(70.0),
+    }
+
+
+def test_the_summary_and_the_table_have_a_row_for_each_rule_in_each_cell(small):
+    rows = small.summary()
+    assert [(row["task"], row["rule"], row["rank"]) for row in rows] == [
+        ("triangle", result.rule, place)
+        for cell in small.cells
+        for place, result in enumerate(cell.ranked, 1)
+    ]
+    assert all(row["trials"] == 4 for row in rows)
+    assert len(small.records()) == 2 * (4 + 3)
+
+
+# Pictures and files.
+
+
+@pytest.fixture(scope="module")
+def wide(task):
+    asked = {**SMALL, "batch_sizes": (10, 40), "steps": (2, 4)}
+    return lab.sweep(task, ["lion", "adamw"], against="adamw", **asked)
+
+
+def test_a_picture_for_each_axis_with_several_values(wide, small, tmp_path):
+    names = ["picture", "batch-sizes", "steps", "learning-rates", "curves"]
+    assert list(wide.pictures()) == names
+    assert list(small.pictures()) == ["picture", "curves"]
+    wide.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(f"{name}.png" for name in names),
+        "result.json",
+        "records.csv",
+    }
+    small.save(tmp_path, picture="svg")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("picture.svg", "curves.svg", "result.json", "records.csv"),
+    }
+
+
+def test_the_picture_of_an_axis_shows_means_and_intervals(wide):
+    figure = wide.pictures()["batch-sizes"]
+    assert len(figure.axes) == 2
+    for axes, steps in zip(figure.axes, (2, 4), strict=True):
+        assert axes.get_title() == f"triangle, {steps} steps"
+        for container in axes.containers:
+            (line, _, _), rule = container.lines, container.get_label()
+            cells = [cell for cell in wide.cells if cell.place.steps == steps]
+            means = [
+                cell.test(result)
+                for cell in cells
+                for result in cell.results
+                if result.rule == rule
+            ]
+            np.testing.assert_allclose(line.get_ydata(), means)
+
+
+def test_a_sweep_is_read_back_as_it_was(wide, tmp_path):
+    wide.save(tmp_path)
+    again = lab.load(tmp_path)
+    assert again.records() == wide.records()
+    assert again.lines() == wide.lines()
+    assert again.mean_ranks() == wide.mean_ranks()
+    assert json.loads((tmp_path / "result.json").read_text())["is_finished"]
+
+
+# Resuming.
+
+
+def test_pieces_make_the_whole(task, wide, tmp_path):
+    """Some rules of some cells, then the rest; what is there is not run again."""
+    asked = {**SMALL, "against": "adamw", "folder": tmp_path}
+    first = lab.sweep.each(task, ["lion", "adamw"], **{**asked, "batch_sizes": 10, "steps": 2})
+    next(first), next(first)
+    first.close()
+    pieces = {**asked, "batch_sizes": (10, 40), "steps": (2, 4), "resume": True}
+    *_, whole = lab.sweep.each(task, ["lion", "adamw"], **pieces)
+    key = lambda record: tuple(str(value) for value in record.values())  # noqa: E731
+    assert sorted(whole.records(), key=key) == sorted(wide.records(), key=key)
+    assert whole.cells[0].place == wide.cells[0].place
+    assert len(list(lab.sweep.each(task, ["lion", "adamw"], **pieces))) == 1
+
+
+def test_a_piece_keeps_the_other_cells(task, tmp_path):
+    asked = {**SMALL, "folder": tmp_path, "resume": True}
+    lab.sweep(task, "sgd", **asked)
+    both = lab.sweep(task, "sgd", **{**asked, "steps": 6})
+    assert [cell.place.steps for cell in both.cells] == [6, 4]
+    assert len(lab.load(tmp_path).cells) == 2
+
+
+def test_a_changed_rule_runs_again(task, tmp_path):
+    asked = {**SMALL, "folder": tmp_path, "resume": True}
+    lab.sweep(task, RULES["sgd"], **asked)
+    narrow = dataclasses.replace(RULES["sgd"], learning_rates=(1e-2, 2e-2))
+    (cell,) = lab.sweep(task, narrow, **asked).cells
+    assert cell.results[0].trials["learning_rate"].max() <= 2e-2
+
+
+def test_another_budget_is_refused(task, tmp_path):
+    lab.sweep(task, "sgd", folder=tmp_path, **SMALL)
+    with pytest.raises(RequestError, match="another trials, 2 instead of 3"):
+        lab.sweep(task, "sgd", folder=tmp_path, resume=True, **{**SMALL, "trials": 3})
+    lab.compare(task, "sgd", learning_rates=1, steps=1, seeds=1).save(tmp_path)
+    with pytest.raises(RequestError, match="holds a Comparison, no sweep to resume"):
+        lab.sweep(task, "sgd", folder=tmp_path, resume=True, **SMALL)
+
+
+# What is planted is found.
+
+
+PLANTED = {"steps": 60, "trials": 4, "studies": 5, "seeds": 5, "batch_sizes": 32}
+
+
+def repeated(task, rules, repetitions, **asked):
+    """The difference of the second rule to the first, in repetitions with other luck."""
+    against = rules[0].name
+    found = []
+    for repetition in range(repetitions):
+        asked["first_seed"] = 100 * repetition
+        (cell,) = lab.sweep(task, rules, against=against, **asked).cells
+        found.append(cell.difference(cell.results[1], against))
+    return found
+
+
+@pytest.mark.slow
+def test_a_planted_equality_is_not_found():
+    """A rule and its copy, whose trials are at other places, differ within their interval."""
+    found = repeated("digits", COPIES, 20, **PLANTED)
+    assert all(gap.mean != 0 for gap in found)  # they had other luck
+    within = sum(gap.could_be_chance for gap in found)
+    print(f"{within} of 20 within the interval")
+    assert within >= 18
+
+
+@pytest.mark.slow
+def test_a_planted_difference_is_found():
+    """A rule that stands still for the last half of its steps is worse, whatever is tuned."""
+
+    def half_as_long(learning_rate, **arguments):
+        def stopped(count):
+            return jnp.where(count < PLANTED["steps"] // 2, learning_rate(count), 0.0)
+
+        return optax.adamw(stopped, **arguments)
+
+    worse = dataclasses.replace(ADAMW, name="half_as_long", make=half_as_long)
+    found = repeated("digits", [ADAMW, worse], 20, **PLANTED)
+    told_apart = sum(gap.high < 0 for gap in found)
+    print(f"{told_apart} of 20 told apart")
+    assert told_apart >= 18
+
+
+def halved(rule, **changes):
+    """The rule with its learning rate halved everywhere."""
+
+    def make(learning_rate, **arguments):
+        return rule.make(lambda count: 0.5 * learning_rate(count), **arguments)
+
+    return dataclasses.replace(rule, name="halved", make=make, **changes)
+
+
+def test_a_rule_at_half_its_rate_in_twice_its_range_is_the_rule_itself(task):
+    low, high = ADAMW.learning_rates
+    twice = halved(ADAMW, learning_rates=(2 * low, 2 * high))
+    (cell,) = lab.sweep(task, [ADAMW, twice], **{**SMALL, "steps": 12}).cells
+    rule, half = cell.results
+    np.testing.assert_array_equal(cell.tests(rule), cell.tests(half))
+    np.testing.assert_array_equal(
+        rule.tuning.validation["accuracy"], half.tuning.validation["accuracy"]
+    )
+    assert cell.chosen(half)["learning_rate"] == pytest.approx(
+        2 * cell.chosen(rule)["learning_rate"]
+    )
+
+
+def test_a_rule_at_half_its_rate_is_told_apart_only_by_a_range_that_ends_too_early(line):
+    """SGD on a line wants rates near 0.3: a range that holds half of it, and one that does not."""
+    asked = {"steps": 30, "trials": 12, "studies": 1, "seeds": 5, "batch_sizes": 20}
+    gaps, flags = [], []
+    for high in (10.0, 0.1):
+        sgd = Rule("sgd", optax.sgd, (0.01, high), tunable={})
+        (cell,) = lab.sweep(line, [sgd, halved(sgd)], against="sgd", **asked).cells
+        gaps.append(cell.difference(cell.results[1], "sgd"))
+        flags.append(cell.edges(cell.results[1]))
+    assert flags == [{}, {"learning_rate": 1}]
+    assert gaps[0].could_be_chance
+    assert gaps[1].low > 0
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"trials": 0}, "trials must be from 1 to 1000000, since each is recorded; got 0"),
+        ({"studies": 0}, "studies must be from 1 to 1000000, since each is recorded; got 0"),
+        ({"seeds": 0}, "seeds must be from 1 to 1000000, since each is recorded; got 0"),
+        ({"steps": (4, 0)}, "steps must be from 1 to 2147483647"),
+        ({"jobs": 0}, "jobs must be at least 1; got 0"),
+        ({"first_seed": -1}, "first_seed must be at least 0; got -1"),
+        ({"batch_sizes": (20, 121)}, "from 1 to 120, the training split of triangle; got 121"),
+        ({"sizes": 2}, "triangle"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"against": "adamw"}, "unknown rule to compare against 'adamw'"),
+        ({"steps": (4, 4)}, "each cell must be asked for once; got triangle, batch 20, 4 steps"),
+        ({"resume": True}, "resume needs a folder"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_by_name(task, arguments, message):
+    with pytest.raises(RequestError, match=message):
+        lab.sweep(task, "sgd", **{**SMALL, **arguments})
+
+
+def test_a_rule_without_ranges_is_refused_by_name(task):
+    with pytest.raises(RequestError, match=r"the rule 'mine' must say what to tune beside its"):
+        lab.sweep(task, ["sgd", Rule("mine", optax.adam, (1e-3, 1.0))], **SMALL)
+    with pytest.raises(RequestError, match=r"the rule 'optax.adafactor' must say what to tune"):
+        lab.sweep(task, "optax.adafactor", **SMALL)
+    lab.sweep(task, Rule("mine", optax.adam, (1e-3, 1.0), tunable={}), **SMALL)
+
+
+def test_a_range_that_is_none_is_refused():
+    with pytest.raises(RequestError, match=r"tunable\['b1'\] must be a smallest and a largest"):
+        Rule("mine", optax.adam, (1e-3, 1.0), tunable={"b1": (0.9, 0.5)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trials=0"], "must be a whole number of at least 1; got '0'"),
+        (["--batch-sizes=16,5000"], "from 1 to 1078, the training split of digits; got 5000"),
+        (["--batch-sizes=16,x"], "must be a whole number of at least 1; got 'x'"),
+        (["--trials=2", "--rules=optax.adafactor"], "'optax.adafactor' must say what to tune"),
+        (["--trials=2", "--learning-rates=3"], "in a sweep give --trials"),
+        (["--batch-sizes=16", "--batch-size=16"], "--batch-size or --batch-sizes, not both"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(arguments, message, tmp_path, capsys):
+    words = ["compare", "--output", str(tmp_path), *arguments]
+    try:
+        status = cli.main(words)
+    except SystemExit as error:
+        status = error.code
+    said = capsys.readouterr().err
+    assert status == 2
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_sweep"),
+    [
+        ([], False),
+        (["--steps=5"], False),
+        (["--batch-size=16"], False),
+        (["--steps=5,10"], True),
+        (["--task=digits,text"], True),
+        (["--sizes=1"], True),
+        (["--studies=3"], True),
+        (["--extend"], True),
+    ],
+)
+def test_options_decide_whether_it_is_a_sweep(arguments, is_sweep, monkeypatch):
+    from lion_jax.lab.comparing import command
+    from lion_jax.lab.comparing import run as comparing
+
+    options = cli.parser().parse_args(["compare", *arguments])
+    monkeypatch.setattr(sweeping.sweep, "each", lambda *a, **k: "sweep")
+    monkeypatch.setattr(comparing.compare, "each", lambda *a, **k: "comparison")
+    assert command.reports(options, None) == ("sweep" if is_sweep else "comparison")
+
+
+def test_the_command_line_sweeps(tmp_path, capsys):
+    words = ["--rules=sgd,lion", "--trials=1", "--studies=2", "--seeds=2", "--steps=2,4"]
+    assert cli.main(["compare", *words, "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "digits, batch 64, 2 steps" in said
+    assert "Mean rank at the" in said
+    assert (tmp_path / "steps.png").is_file()
