@@ -59,6 +59,11 @@ def test_every_run_is_one_made_alone(small, task, name):
             validation, test = alone(values, seed=study)
             assert result.tuning.validation["accuracy"][trial, study] == pytest.approx(validation)
             assert result.tuning.test["accuracy"][trial, study] == pytest.approx(test)
+    for study, row in enumerate(result.selection.test["accuracy"]):
+        best = result.tuning.validation["accuracy"][:, study].argmax()
+        values = {n: np.float32(tried[best, study]) for n, tried in result.trials.items()}
+        for seed, found in enumerate(row):
+            assert found == pytest.approx(alone(values, seed)[1])
     for i, found in enumerate(cell.tests(result)):
         values = {n: np.float32(v) for n, v in cell.chosen(result).items()}
         assert found == pytest.approx(alone(values, seed=2 + i)[1])
@@ -164,9 +169,14 @@ def test_the_best_value_at_an_end_is_flagged():
     decays = np.array([[0.1, 0.2], [0.3, 0.4]])
     one = np.full((2, 2), 5.0)
     trials = {"learning_rate": rates, "weight_decay": decays, "b1": one}
-    assert edges(trials, np.array([[0, 0], [1, 0]])) == {"learning_rate": 1}
-    assert edges(trials, np.array([[1, 0], [0, 0]])) == {"learning_rate": -1, "weight_decay": -1}
-    assert edges(trials, np.array([[0, 0], [0, 1]])) == {"weight_decay": 1}
+
+    def flagged(*at):
+        return edges(trials, {name: tried[at] for name, tried in trials.items()})
+
+    assert flagged(1, 0) == {"learning_rate": 1}
+    assert flagged(0, 0) == {"learning_rate": -1, "weight_decay": -1}
+    assert flagged(1, 1) == {"weight_decay": 1}
+    assert flagged(0, 1) == {}
 
 
 def test_extend_widens_a_range_until_the_best_is_within(line):
@@ -190,15 +200,18 @@ def test_extend_widens_a_range_until_the_best_is_within(line):
 METRICS = {"accuracy": "up"}
 
 
-def tuned(rule, validation, test, final, rates=None):
-    """A rule with made-up runs: trials by studies, and fresh seeds."""
+def tuned(rule, validation, test, final, rates=None, selection=None):
+    """A rule with made-up runs: trials by studies, candidates by studies, and fresh seeds."""
     shape = np.shape(validation)
+    best = np.max(validation, axis=0)
+    selection = np.repeat(best[:, None], shape[1], axis=1) if selection is None else selection
     rates = np.geomspace(1e-3, 1e-1, int(np.prod(shape))).reshape(shape) if rates is None else rates
     return Tuned(
         rule,
         RULES["lion"].wholly_tuned().described(),
         {"learning_rate": np.asarray(rates, float)},
         outcome(validation, test),
+        outcome(selection),
         outcome([final], curve=7),
         Timing(1.0, 2.0),
     )
@@ -227,8 +240,22 @@ def test_validation_chooses_and_fresh_seeds_report():
     assert cell.median_of_studies(result) == pytest.approx(0.25)
 
 
+def test_the_best_of_the_studies_is_selected_by_its_mean_over_seeds():
+    """The first study's best had luck on its own seed, and little on the others."""
+    result = tuned(
+        "lion",
+        [[0.9, 0.5], [0.1, 0.8]],
+        [[0.0] * 2] * 2,
+        [0.4],
+        rates=[[1.0, 2.0], [3.0, 4.0]],
+        selection=[[0.9, 0.3], [0.7, 0.8]],
+    )
+    assert cell_of(result).chosen(result) == {"learning_rate": 4.0}
+
+
 def test_less_is_better_where_the_metric_says_so():
-    result = tuned("lion", [[0.5, 0.9], [0.7, np.nan]], [[1.0, 0.2], [0.3, 1.0]], [0.4, 0.6])
+    made_up = [[0.5, 0.9], [0.7, np.nan]], [[1.0, 0.2], [0.3, 1.0]], [0.4, 0.6]
+    result = tuned("lion", *made_up, selection=[[0.5, 0.5], [0.9, 0.9]])
     other = tuned("sgd", [[0.5, 0.9], [0.7, 0.6]], [[1.0, 0.2], [0.3, 1.0]], [0.3, 0.3])
     cell = cell_of(result, other, direction="down")
     assert cell.chosen(result)["learning_rate"] == result.trials["learning_rate"][0, 0]
@@ -314,7 +341,7 @@ def test_the_summary_and_the_table_have_a_row_for_each_rule_in_each_cell(small):
         for place, result in enumerate(cell.ranked, 1)
     ]
     assert all(row["trials"] == 4 for row in rows)
-    assert len(small.records()) == 2 * (4 + 3)
+    assert len(small.records()) == 2 * (4 + 4 + 3)
 
 
 # Pictures and files.

@@ -42,6 +42,8 @@ class Tuned:
       described: everything that decides its figures: call, fixed arguments, ranges.
       trials: the values tried, by argument, arrays of shape (trials, studies).
       tuning: what came of each trial, arrays of shape (trials, studies), without curves.
+      selection: what came of each study's best trial on the seeds of all studies, arrays of shape
+        (studies, studies), without curves.
       final: what came of the chosen values on fresh seeds, arrays of shape (1, seeds); the curve,
         of shape (1, 1, points), is the mean over them.
       timing: wall seconds for compiling and running.
@@ -52,6 +54,7 @@ class Tuned:
     described: dict[str, Any]
     trials: dict[str, np.ndarray]
     tuning: Outcome
+    selection: Outcome
     final: Outcome
     timing: Timing
     widened: int = 0
@@ -82,16 +85,17 @@ class Cell:
         return self.task["metrics"][self.metric] == "up"
 
     def chosen(self, result: Tuned) -> dict[str, float]:
-        """The values of the trial that did best on validation data, by argument."""
-        return chosen(result.trials, self._scores(result))
+        """The values of the study that did best in the selection, by argument."""
+        candidates = best_of_each_study(result.trials, result.tuning, self.metric, self.is_up)
+        return chosen(candidates, result.selection, self.metric, self.is_up)
 
     def edges(self, result: Tuned) -> dict[str, int]:
-        """The arguments whose best value is the smallest, -1, or the largest tried, 1."""
-        return edges(result.trials, self._scores(result))
+        """The arguments whose chosen value is the smallest, -1, or the largest tried, 1."""
+        return edges(result.trials, self.chosen(result))
 
     def best_of_studies(self, result: Tuned) -> np.ndarray:
         """The test metric of each study's best trial on validation data, of shape (studies,)."""
-        best = self._scores(result).argmax(axis=0)
+        best = _scores(result.tuning, self.metric, self.is_up).argmax(axis=0)
         return result.tuning.test[self.metric][best, np.arange(len(best))]
 
     def median_of_studies(self, result: Tuned) -> float:
@@ -143,34 +147,40 @@ class Cell:
             mean, low, high = -mean, -high, -low
         return Difference(*(x / error if error > 0 else math.nan for x in (mean, low, high)))
 
-    def _scores(self, result: Tuned) -> np.ndarray:
-        return scores(result.tuning, self.metric, self.is_up)
-
     def _loss(self, value: float) -> float:
         return math.inf if not math.isfinite(value) else -value if self.is_up else value
 
 
-def scores(tuning: Outcome, metric: str, is_up: bool) -> np.ndarray:
-    """The metric on validation data, signed so that more is better, of shape (trials, studies)."""
-    signed = tuning.validation[metric] * (1 if is_up else -1)
-    return np.where(np.isfinite(signed), signed, -np.inf)
+def best_of_each_study(
+    trials: dict[str, np.ndarray], tuning: Outcome, metric: str, is_up: bool
+) -> dict[str, np.ndarray]:
+    """The values of each study's best trial on validation data, arrays of shape (studies,)."""
+    best = _scores(tuning, metric, is_up).argmax(axis=0)
+    return {name: values[best, np.arange(len(best))] for name, values in trials.items()}
 
 
-def chosen(trials: dict[str, np.ndarray], scores: np.ndarray) -> dict[str, float]:
-    """The values of the best trial, by argument; the first of equals."""
-    best = np.unravel_index(scores.argmax(), scores.shape)
-    return {name: float(values[best]) for name, values in trials.items()}
+def chosen(
+    candidates: dict[str, np.ndarray], selection: Outcome, metric: str, is_up: bool
+) -> dict[str, float]:
+    """The candidate with the best mean over seeds on validation data; the first of equals."""
+    best = _scores(selection, metric, is_up).mean(axis=1).argmax()
+    return {name: float(values[best]) for name, values in candidates.items()}
 
 
-def edges(trials: dict[str, np.ndarray], scores: np.ndarray) -> dict[str, int]:
-    """The arguments whose best value is the smallest, -1, or the largest of several tried, 1."""
-    best = chosen(trials, scores)
-    ends = {name: (values.min(), values.max()) for name, values in trials.items()}
+def edges(trials: dict[str, np.ndarray], values: dict[str, float]) -> dict[str, int]:
+    """The arguments whose value is the smallest, -1, or the largest of several tried, 1."""
+    ends = {name: (tried.min(), tried.max()) for name, tried in trials.items()}
     return {
-        name: -1 if best[name] == low else 1
+        name: -1 if values[name] == low else 1
         for name, (low, high) in ends.items()
-        if low < high and best[name] in (low, high)
+        if low < high and values[name] in (low, high)
     }
+
+
+def _scores(outcome: Outcome, metric: str, is_up: bool) -> np.ndarray:
+    """The metric on validation data, signed so that more is better."""
+    signed = outcome.validation[metric] * (1 if is_up else -1)
+    return np.where(np.isfinite(signed), signed, -np.inf)
 
 
 def along(cells: Iterable[Cell], axis: str) -> list[Any]:

@@ -15,7 +15,7 @@ from lion_jax.lab.plots import Picture
 from lion_jax.lab.report import Report
 from lion_jax.lab.statistics import comparisons_among, form_of, in_words
 from lion_jax.lab.sweeping import drawing
-from lion_jax.lab.sweeping.cells import Cell, Tuned, along
+from lion_jax.lab.sweeping.cells import Cell, Tuned, along, best_of_each_study
 
 AXES = {"size": "sizes", "batch_size": "batch-sizes", "steps": "steps"}
 """The axes beside the tasks, with the names of their pictures."""
@@ -75,17 +75,19 @@ class Sweep(Report):
 
     def _runs(self, cell: Cell, result: Tuned) -> Iterator[dict[str, Any]]:
         place = {**dataclasses.asdict(cell.place), "rule": result.rule}
-        first, best = self.settings["first_seed"], cell.chosen(result)
-        trials, studies = result.tuning.diverged.shape
-        for study in range(studies):
-            for trial in range(trials):
-                at = trial, study
-                values = {name: float(tried[at]) for name, tried in result.trials.items()}
-                run = {"study": study, "trial": trial, "seed": first + study}
-                yield {**place, **run, **values, **_figures(result.tuning, at)}
-        for i in range(result.final.diverged.shape[1]):
-            run = {"study": None, "trial": None, "seed": first + studies + i}
-            yield {**place, **run, **best, **_figures(result.final, (0, i))}
+        first, studies = self.settings["first_seed"], self.settings["studies"]
+        candidates = best_of_each_study(result.trials, result.tuning, cell.metric, cell.is_up)
+        best = {name: np.array([value]) for name, value in cell.chosen(result).items()}
+        stages = [
+            ("tuning", result.tuning, result.trials, first),
+            ("selection", result.selection, candidates, first),
+            ("final", result.final, best, first + studies),
+        ]
+        for stage, outcome, tried, first_seed in stages:
+            for at in np.ndindex(outcome.diverged.shape):
+                run = {"stage": stage, "trial": at[0], "seed": first_seed + at[1]}
+                values = {n: float(x[at if x.ndim == 2 else at[0]]) for n, x in tried.items()}
+                yield {**place, **run, **values, **_figures(outcome, at)}
 
     def summary(self) -> list[dict[str, Any]]:
         """One record for each rule in each cell: what the tables show."""
@@ -126,8 +128,9 @@ class Sweep(Report):
         settings, base = self.settings, cell.baseline(self.against)
         last = cell is self.cells[-1]
         caption = (
-            f"Best: of {settings['studies']} studies x {settings['trials']} trials, by validation "
-            f"{cell.metric}; * is the smallest or largest value tried. Test {cell.metric}: mean ± "
+            f"Best: of {settings['studies']} studies x {settings['trials']} trials, by the mean "
+            f"validation {cell.metric} of each study's best on {settings['studies']} seeds; * is "
+            f"the smallest or largest value tried. Test {cell.metric}: mean ± "
             f"standard error over {settings['seeds']} fresh seeds. Minus: mean difference, paired "
             f"by seed, ± half its 95% interval, corrected for {self._comparisons(cell)} "
             "comparisons. Median: over studies, of the test metric of each one's best trial."
@@ -237,7 +240,7 @@ class Sweep(Report):
         return found | {"curves": drawing.draw_curves(self.cells, self.rules)}
 
 
-def _figures(outcome: Any, at: tuple[int, int]) -> dict[str, Any]:
+def _figures(outcome: Any, at: tuple[int, ...]) -> dict[str, Any]:
     """The figures of a run."""
     return {
         "train_loss": outcome.train_loss[at].item(),

@@ -4,13 +4,12 @@ import dataclasses
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 
 from lion_jax.lab import files, progress
 from lion_jax.lab.arguments import names
@@ -22,39 +21,12 @@ from lion_jax.lab.provenance import provenance
 from lion_jax.lab.report import RESULT, load
 from lion_jax.lab.reporting import reporting
 from lion_jax.lab.rules.rule import Rule
-from lion_jax.lab.sweeping.cells import Cell, Place, Tuned, chosen, edges, scores
+from lion_jax.lab.sweeping.cells import Cell, Place, Tuned
 from lion_jax.lab.sweeping.report import Sweep
+from lion_jax.lab.sweeping.tuning import Protocol, Work, tune
 from lion_jax.lab.tasks.batches import choose_batch_size, most_seeds
 from lion_jax.lab.tasks.task import Task
-from lion_jax.lab.trainer import Timing, Trainer
 from lion_jax.lab.training import MOST_STEPS, SCHEDULES
-
-MOST_WIDENINGS = 3
-"""A rule's ranges are widened at most so often, each time by a factor of ten."""
-
-
-class _Work(NamedTuple):
-    """One rule in one place."""
-
-    place: Place
-    task: Task
-    rule: Rule
-    described: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return f"{self.place}: {self.rule.name}"
-
-
-class _Protocol(NamedTuple):
-    """The budget of every rule in every place."""
-
-    trials: int
-    studies: int
-    seeds: int
-    first_seed: int
-    extend: bool
-    schedule: str
 
 
 @reporting
@@ -81,9 +53,10 @@ def sweep(
 
     Every rule gets the same budget in every cell: `studies` times `trials` runs over its learning
     rate, its weight decay and what else it declares, quasi-random in the logarithm. A study has one
-    seed, the same for all rules. The values that do best on validation data train again on `seeds`
-    fresh seeds; the figures are theirs, on test data. The median over studies of the best of their
-    trials says how easy a rule is to tune (Dahl et al. 2023).
+    seed, the same for all rules. Each study's best trial on validation data runs again on the seeds
+    of all studies, and the best of those by its mean on `seeds` fresh seeds: the figures are the
+    last ones, on test data. The median over studies of the best of their trials says how easy a
+    rule is to tune, as in AlgoPerf.
 
     Args:
       tasks: one or several, as :func:`~lion_jax.lab.compare` takes them.
@@ -116,7 +89,8 @@ def sweep(
 
     References:
       Dahl et al., `Benchmarking Neural Network Training Algorithms
-      <https://arxiv.org/abs/2306.07179>`_, 2023, Section 4.
+      <https://arxiv.org/abs/2306.07179>`_, 2023; and the external tuning ruleset of `AlgoPerf
+      <https://github.com/mlcommons/algorithmic-efficiency>`_.
     """
     for name, value in {"trials": trials, "studies": studies, "seeds": seeds}.items():
         check_whole(name, value, 1, MOST_TRIALS, "since each is recorded")
@@ -126,7 +100,7 @@ def sweep(
         check_whole("jobs", jobs, 1)
     if resume and folder is None:
         raise RequestError("resume needs a folder to take what is finished from; got folder=None")
-    protocol = _Protocol(trials, studies, seeds, first_seed, extend, schedule)
+    protocol = Protocol(trials, studies, seeds, first_seed, extend, schedule)
     work = list(_work(tasks, rules, sizes, batch_sizes, steps, against, protocol))
     settings = protocol._asdict()
     done = _finished(settings, work, Path(folder)) if resume and folder is not None else []
@@ -162,8 +136,8 @@ def _work(
     batch_sizes: Any,
     steps: Any,
     against: str | None,
-    protocol: _Protocol,
-) -> Iterator[_Work]:
+    protocol: Protocol,
+) -> Iterator[Work]:
     """Every rule in every place, all of them checked."""
     tasks = names(tasks) if isinstance(tasks, str) else _several(tasks)
     if not tasks:
@@ -193,15 +167,15 @@ def _work(
                         f"batch_sizes must be multiples of {rule.replicas}, the replicas of "
                         f"{rule.name} that share a batch; got {place.batch_size}"
                     )
-                yield _Work(place, task, rule, words)
+                yield Work(place, task, rule, words)
 
 
 def _run_all(
-    work: list[_Work], protocol: _Protocol, tell: Tell, jobs: int
-) -> Iterator[tuple[_Work, Tuned]]:
+    work: list[Work], protocol: Protocol, tell: Tell, jobs: int
+) -> Iterator[tuple[Work, Tuned]]:
     """Runs all that is asked for, several at a time, and gives each as it is finished."""
     if jobs == 1:
-        yield from ((item, _tuned(item, protocol, tell)) for item in work)
+        yield from ((item, tune(item, protocol, tell)) for item in work)
         return
     lock = threading.Lock()
 
@@ -211,8 +185,8 @@ def _run_all(
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        running: dict[Future[Tuned], _Work] = {
-            pool.submit(_tuned, item, protocol, tell_one): item for item in work
+        running: dict[Future[Tuned], Work] = {
+            pool.submit(tune, item, protocol, tell_one): item for item in work
         }
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -221,57 +195,7 @@ def _run_all(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _tuned(work: _Work, protocol: _Protocol, tell: Tell) -> Tuned:
-    """Tunes a rule in a place, and runs it on fresh seeds."""
-    place, task, rule = work.place, work.task, work.rule
-    (metric, deciding), steps = task.deciding, place.steps
-    studies = protocol.first_seed + np.arange(protocol.studies)
-    fresh = studies[-1] + 1 + np.arange(protocol.seeds)
-    # A CPU gains little from more side by side, and one program then serves the fresh seeds too.
-    at_once = (1, protocol.studies) if jax.default_backend() == "cpu" else None
-    trainer = Trainer(
-        task,
-        rule,
-        steps=steps,
-        batch_size=place.batch_size,
-        schedule=protocol.schedule,
-        at_once=at_once,
-    )
-    runs = protocol.trials * protocol.studies
-    share = runs / (runs + protocol.seeds)  # of the work; the rest is the fresh seeds
-
-    def on_step(begin: float, part: float) -> Callable[[int], None]:
-        return lambda done: tell(work.name, max(1, int(begin * steps + part * done)), steps)
-
-    tell(work.name, 0, steps)
-    timing, widened = Timing(0.0, 0.0), 0
-    while True:
-        trials = rule.studies(protocol.studies, protocol.trials, protocol.first_seed)
-        tuning, spent = trainer.run(trials, studies, on_step(0.0, share))
-        timing = Timing(*map(sum, zip(timing, spent, strict=True)))
-        seen = scores(tuning, metric, deciding.direction == "up")
-        at_edge = edges(trials, seen)
-        if not (protocol.extend and at_edge and widened < MOST_WIDENINGS):
-            break
-        rule, widened = rule.widened(at_edge), widened + 1
-    values = chosen(trials, seen)
-    own = {name: np.full((1, protocol.seeds), value) for name, value in values.items()}
-    final, spent = trainer.run(own, fresh, on_step(share, 1 - share))
-    tell(work.name, steps, steps)
-    return Tuned(
-        rule=rule.name,
-        described=work.described,
-        trials=trials,
-        tuning=tuning._replace(curve=np.zeros((*tuning.diverged.shape, 0), np.float32)),
-        final=final._replace(curve=final.curve.mean(axis=1, keepdims=True)),
-        timing=Timing(*map(sum, zip(timing, spent, strict=True))),
-        widened=widened,
-    )
-
-
-def _with(
-    cells: tuple[Cell, ...], work: list[_Work], item: _Work, result: Tuned
-) -> tuple[Cell, ...]:
+def _with(cells: tuple[Cell, ...], work: list[Work], item: Work, result: Tuned) -> tuple[Cell, ...]:
     """The cells with one more result, in the order of the work."""
     order = {name: place for place, name in enumerate(w.name for w in work)}
     by_place = {cell.place: cell for cell in cells}
@@ -285,7 +209,7 @@ def _with(
     return tuple(sorted(by_place.values(), key=lambda cell: places.get(cell.place, len(places))))
 
 
-def _finished(settings: dict[str, Any], work: list[_Work], folder: Path) -> list[Cell]:
+def _finished(settings: dict[str, Any], work: list[Work], folder: Path) -> list[Cell]:
     """The cells that earlier sweeps with the same budget left in a folder.
 
     What changed since, a rule or a task, is left out; other cells stay.
