@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +56,25 @@ class Timing(NamedTuple):
     run_seconds: float
 
 
+class _Listener:
+    """The listener of a compiled program, which keeps it; so it must not keep the trainer.
+
+    Else neither would ever be freed, as Python does not see what a program keeps.
+    """
+
+    def __init__(self):
+        self.on_step: Callable[[int], None] | None = None
+
+    def __call__(self, step: int) -> None:
+        if self.on_step is not None:
+            self.on_step(step)
+
+
+def _overall(on_step: Callable[[int], None], before: int, runs: int, step: int) -> None:
+    """Tells of a step of one of several runs as one of a single run."""
+    on_step((before + step) // runs)
+
+
 class Trainer:
     """Trains a rule on a task, for any trials and seeds; what is compiled serves all of them."""
 
@@ -82,7 +102,7 @@ class Trainer:
         self._task, self._rule, self._steps, self._at_once = task, rule, steps, at_once
         self._batch_size, self._schedule = batch_size, schedule
         self._compiled: dict[tuple[int, int, bool], tuple[Any, int, int]] = {}
-        self._on_step: Callable[[int], None] = lambda t: None
+        self._listener = _Listener()
 
     def run(
         self,
@@ -114,11 +134,12 @@ class Trainer:
             across = []
             for j, column in enumerate(columns):
                 done = i * len(columns) + j
-                self._on_step = lambda t, done=done: on_step((done * self._steps + t) // runs)
+                self._listener.on_step = partial(_overall, on_step, done * self._steps, runs)
                 at = np.ix_(row, column) if is_own else row
                 some = {name: tried[at] for name, tried in values.items()}
                 across.append(run_interruptibly(compiled, some, np.asarray(seeds)[column]))
             parts.append(jax.tree.map(lambda *x: np.concatenate(x, 1)[:, : len(seeds)], *across))
+        self._listener.on_step = None
         outcome = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
         return Outcome(**outcome), Timing(compile_seconds, time.perf_counter() - started)
 
@@ -144,7 +165,7 @@ class Trainer:
                 self._batch_size,
                 examples_at_once,
                 is_own,
-                lambda t: self._on_step(t),
+                self._listener,
             )
             compiled = jax.jit(program).lower(some, np.arange(seeds_at_once)).compile()
             if memory.fits(compiled):

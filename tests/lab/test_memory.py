@@ -1,6 +1,8 @@
 """Runs that do not fit into memory together: split into pieces, with the same outcome."""
 
+import gc
 import types
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -154,3 +156,14 @@ def test_a_program_that_says_nothing_of_its_memory_fits():
 def test_what_is_free_is_known_of_this_machine():
     free = memory.available_bytes(jax.devices()[0])
     assert free is None or free > 1e6
+
+
+def test_a_compiled_program_is_freed_with_its_trainer(task):
+    """A sweep compiles hundreds; programs that stay use up the memory maps of a process."""
+    of = trainer.Trainer(task, RULES["sgd"], steps=3, batch_size=10, schedule="cosine")
+    of.run({"learning_rate": np.array([0.1])}, np.arange(1), lambda t: of)
+    ((compiled, _, _),) = of._compiled.values()
+    program = weakref.ref(compiled)
+    del of, compiled
+    gc.collect()
+    assert program() is None
