@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
+from rich.jupyter import JupyterMixin
 from rich.measure import Measurement
 from rich.table import Table
 
 _WIDTH = 110  # where the output is no terminal
+
+
+class Tables(Group, JupyterMixin):
+    """Several tables, which a notebook shows as it shows one."""
 
 
 def show(figures: RenderableType, lines: Sequence[str], rest: str) -> None:

@@ -54,8 +54,21 @@ def difference(values: np.ndarray, comparisons: int = 1) -> Difference:
 
 
 def form_of(value: float) -> str:
-    """The format of a figure: four decimals, or four digits where they would say little."""
-    return ".4f" if 0.01 <= abs(value) < 1000 or value == 0 else ".4g"
+    """The format of a figure and of its differences: four digits or a few more."""
+    if 0.1 <= abs(value) < 1000 or value == 0:
+        return ".4f"
+    return ".5f" if 0.01 <= abs(value) < 0.1 else ".4g"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things, in words: one trial, 2 trials, 3 studies."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"one {noun}" if count == 1 else f"{count} {plural}"
+
+
+def corrected_for(comparisons: int) -> str:
+    """A remark on intervals, where several of them stand side by side."""
+    return f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
 
 
 def in_words(mean: float, error: float, form: str, sign: str = "") -> str:
@@ -64,6 +77,32 @@ def in_words(mean: float, error: float, form: str, sign: str = "") -> str:
     `sign` is ``"+"`` for differences.
     """
     return f"{mean:{sign}{form}} ± " + ("?" if math.isnan(error) else f"{error:{form}}")
+
+
+def difference_with_tuning(
+    values: np.ndarray, without_each: np.ndarray, comparisons: int = 1
+) -> Difference:
+    """The mean of some values, its interval widened by the luck of tuning.
+
+    The variance of the mean over seeds and the jackknife's over studies are added, and their
+    degrees of freedom combined (Tukey 1958; Welch 1947).
+
+    Args:
+      values: one for each seed.
+      without_each: what the mean would be if tuning had gone without one study, for each of them.
+      comparisons: as of :func:`half_interval`.
+    """
+    seeds, studies = len(values), len(without_each)
+    with np.errstate(invalid="ignore"):
+        mean = float(values.mean())
+        of_seeds = float(standard_error(values)) ** 2
+        of_tuning = float((studies - 1) * without_each.var())
+    variance = of_seeds + of_tuning
+    if not variance > 0:  # nothing varies, or there is one seed only
+        return Difference(mean, mean - variance, mean + variance)
+    freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_tuning**2 / max(studies - 1, 1))
+    half = _quantile(comparisons, freedom) * math.sqrt(variance)
+    return Difference(mean, mean - half, mean + half)
 
 
 def comparisons_among(rules: int, is_to_one: bool) -> int:
@@ -89,8 +128,11 @@ def half_interval(values: np.ndarray, comparisons: int = 1) -> np.ndarray:
     Its level is 95%, or for several comparisons 1 - 0.05 / their number, so that all of them hold
     at once in at least 95% of cases (Bonferroni's correction; Dunn 1961).
     """
-    level = 1 - 0.025 / comparisons
-    return scipy.stats.t.ppf(level, max(values.shape[-1] - 1, 1)) * standard_error(values)
+    return _quantile(comparisons, max(values.shape[-1] - 1, 1)) * standard_error(values)
+
+
+def _quantile(comparisons: int, freedom: float) -> float:
+    return float(scipy.stats.t.ppf(1 - 0.025 / comparisons, freedom))
 
 
 def good_band(rates: np.ndarray, scores: np.ndarray, within: float) -> Band:

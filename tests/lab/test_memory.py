@@ -161,9 +161,10 @@ def test_what_is_free_is_known_of_this_machine():
 def test_a_compiled_program_is_freed_with_its_trainer(task):
     """A sweep compiles hundreds; programs that stay use up the memory maps of a process."""
     of = trainer.Trainer(task, RULES["sgd"], steps=3, batch_size=10, schedule="cosine")
-    of.run({"learning_rate": np.array([0.1])}, np.arange(1), lambda t: of)
+    on_step = types.MethodType(lambda trainer, step: None, of)  # keeps the trainer
+    of.run({"learning_rate": np.array([0.1])}, np.arange(1), on_step)
     ((compiled, _, _),) = of._compiled.values()
     program = weakref.ref(compiled)
-    del of, compiled
+    del of, compiled, on_step
     gc.collect()
     assert program() is None

@@ -16,6 +16,7 @@ from lion_jax.lab.report import Report
 from lion_jax.lab.statistics import (
     Difference,
     comparisons_among,
+    corrected_for,
     difference,
     form_of,
     in_words,
@@ -146,7 +147,7 @@ class Comparison(Report):
         else:
             notes = (
                 f"Minus {self.against}: the mean difference, paired by seed, ± half its 95% "
-                f"interval{self._corrected()}. Stored: weights + state."
+                f"interval{corrected_for(self.comparisons)}. Stored: weights + state."
             )
         columns = Table(
             title=Text(self.title()),
@@ -227,12 +228,7 @@ class Comparison(Report):
             return f"{place}; one seed says nothing about chance."
         interval = f"95% interval {found.low:+{form}} to {found.high:+{form}}"
         chance = ", which could be chance" if found.could_be_chance else ""
-        return f"{place} ({interval}, paired by seed{self._corrected()}){chance}."
-
-    def _corrected(self) -> str:
-        """A remark on the intervals, where several of them stand side by side."""
-        count = self.comparisons
-        return f", corrected for {count} comparisons" if count > 1 else ""
+        return f"{place} ({interval}, paired by seed{corrected_for(self.comparisons)}){chance}."
 
     def _edges(self) -> list[str]:
         edges = [result.rule for result in self.results if result.is_best_at_edge]

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lion_jax.lab.statistics import Difference, comparisons_among, difference, standard_error
+from lion_jax.lab.statistics import (
+    Difference,
+    comparisons_among,
+    difference_with_tuning,
+    standard_error,
+)
 from lion_jax.lab.trainer import Outcome, Timing
 
 
@@ -129,11 +134,25 @@ class Cell:
         return next(named, self.ranked[0])
 
     def difference(self, result: Tuned, against: str | None) -> Difference:
-        """A rule's test metric minus the baseline's, paired by seed; the interval is corrected."""
+        """A rule's test metric minus the baseline's, paired by seed.
+
+        The interval is corrected for the number of comparisons, and has the luck of tuning in it:
+        by how much the difference would change if one study had been left out, a jackknife.
+        """
         count = comparisons_among(len(self.results), against is not None)
+        base = self.baseline(against)
         with np.errstate(invalid="ignore"):
-            gap = self.tests(result) - self.tests(self.baseline(against))
-            return difference(gap, count)
+            gap = self.tests(result) - self.tests(base)
+            without_each = self._without_each_study(result) - self._without_each_study(base)
+        return difference_with_tuning(gap, without_each, count)
+
+    def _without_each_study(self, result: Tuned) -> np.ndarray:
+        """The test metric of what would be chosen without one study, of shape (studies,)."""
+        selection = result.selection
+        order = _scores(selection, self.metric, self.is_up).mean(axis=1).argsort()[::-1]
+        tests = selection.test[self.metric].mean(axis=1)
+        best, second = order[0], order[min(1, len(order) - 1)]
+        return np.where(np.arange(len(order)) == best, tests[second], tests[best])
 
     def relative(self, result: Tuned, against: str | None) -> Difference:
         """The same as a share of the baseline's error, so that less is better for any metric.

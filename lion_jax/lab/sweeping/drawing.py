@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lion_jax.lab.plots import Picture, looks, tidy
 from lion_jax.lab.statistics import half_interval
@@ -32,7 +33,9 @@ def draw_cells(
     """
     shown = np.full((len(rules), len(cells)), np.nan)
     figure = Picture(
-        figsize=(2.8 + 0.72 * len(cells), 2.6 + 0.36 * len(rules)), dpi=150, layout="constrained"
+        figsize=(max(2.8 + 0.72 * len(cells), 6.5), 2.6 + 0.36 * len(rules)),
+        dpi=150,
+        layout="constrained",
     )
     axes = figure.subplots()
     for j, cell in enumerate(cells):
@@ -43,7 +46,7 @@ def draw_cells(
                 continue
             is_base = result is cell.baseline(against)
             is_told_apart = not (is_base or gap.could_be_chance)
-            said = "0" if is_base else f"{gap.mean:+.0%}" if abs(gap.mean) < 9.995 else ">+999%"
+            said = "base" if is_base else f"{gap.mean:+.0%}" if gap.mean < 9.995 else ">+999%"
             axes.text(
                 j,
                 i,
@@ -118,19 +121,24 @@ def draw_drift(cells: Sequence[Cell], axis_names: Sequence[str], rules: Sequence
             drifts = drift(cells, axis, rule)
             if not drifts:
                 continue
+            nudge = 1.02 ** (rules.index(rule) - len(rules) / 2)  # so that none hides another
             look = appearance[rule]
             for one in drifts:
-                axes.plot(list(one), list(one.values()), color=look["color"], alpha=0.15)
+                at = [nudge * x for x in one]
+                axes.plot(at, list(one.values()), color=look["color"], alpha=0.15)
             whole = [one for one in drifts if len(one) == max(map(len, drifts))]
-            at = list(whole[0])
-            mean = np.exp(np.mean([[math.log(one[x]) for x in at] for one in whole], axis=0))
+            mean = np.exp(np.mean([[math.log(one[x]) for x in whole[0]] for one in whole], axis=0))
+            at = [nudge * x for x in whole[0]]
             axes.plot(at, mean, label=rule, markersize=5, linewidth=1.5, **look)
         axes.set_yscale("log")
         _label_ticks(axes, along(cells, axis))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"×{value:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.axhline(1.0, color="gray", linewidth=0.8)
-        axes.set(xlabel=_LABELS[axis], ylabel="chosen learning rate / the one at the left end")
+        axes.set(xlabel=_LABELS[axis], ylabel="learning rate, relative")
         tidy(axes)
-    title = "Drift of the best learning rate (thick: geometric mean over the other cells)"
+    title = "Drift of the chosen learning rate (thick: geometric mean over the other cells)"
     return _with_legend(figure, all_axes[0], title)
 
 
@@ -203,20 +211,28 @@ def _with_legend(figure: Picture, axes: Axes, title: str) -> Picture:
 def _label_ticks(axes: Axes, values: Sequence[Any]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(list(values), [str(value) for value in values])
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _fit(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Shows the better half of what there is in full, and cuts off what is far behind."""
-    tests = np.array([cell.test(result) for cell in cells for result in cell.results])
-    tests = tests[np.isfinite(tests)]
-    if not len(tests):
-        return
+    """Shows the better half of the rules with their intervals, and cuts off what is far behind."""
     is_up = cells[0].is_up
-    best, middle = (tests.max(), np.median(tests)) if is_up else (tests.min(), np.median(tests))
-    reach = 3 * abs(best - middle) or 0.1 * abs(best) or 1.0
-    low, high = (best - reach, best + 0.2 * reach) if is_up else (best - 0.2 * reach, best + reach)
-    axes.set_ylim(max(low, tests.min() - 0.1 * reach), min(high, tests.max() + 0.1 * reach))
+    ends, best = [], []
+    for cell in cells:
+        better = cell.ranked[: -(-len(cell.results) // 2)]
+        for result in better:
+            mean, half = cell.test(result), float(half_interval(cell.tests(result)))
+            ends += [mean - np.nan_to_num(half), mean + np.nan_to_num(half)]
+        best += [cell.test(result) for result in cell.results]
+    found = np.array(ends)[np.isfinite(ends)]
+    if not len(found):
+        return
+    low, high = found.min(), found.max()
+    worst = min(best) if is_up else max(best)
+    reach = (high - low) or 0.1 * abs(high) or 1.0
+    low = min(low, max(worst, low - reach)) if is_up else low
+    high = high if is_up else max(high, min(worst, high + reach))
+    axes.set_ylim(low - 0.05 * reach, high + 0.05 * reach)
 
 
 def _lines(place: Place, without: str = "") -> str:

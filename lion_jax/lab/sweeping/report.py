@@ -7,13 +7,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import rich.box
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lion_jax.lab.plots import Picture
 from lion_jax.lab.report import Report
-from lion_jax.lab.statistics import comparisons_among, form_of, in_words
+from lion_jax.lab.screen import Tables
+from lion_jax.lab.statistics import (
+    comparisons_among,
+    corrected_for,
+    counted,
+    form_of,
+    in_words,
+)
 from lion_jax.lab.sweeping import drawing
 from lion_jax.lab.sweeping.cells import Cell, Tuned, along, best_of_each_study
 
@@ -122,18 +129,19 @@ class Sweep(Report):
 
     def table(self) -> RenderableType:
         """A table for each cell, the best rule first, and the mean ranks over all of them."""
-        return Group(*(self._cell_table(cell) for cell in self.cells), *self._rank_table())
+        return Tables(*(self._cell_table(cell) for cell in self.cells), *self._rank_table())
 
     def _cell_table(self, cell: Cell) -> Table:
         settings, base = self.settings, cell.baseline(self.against)
         last = cell is self.cells[-1]
         caption = (
-            f"Best: of {settings['studies']} studies x {settings['trials']} trials, by the mean "
-            f"validation {cell.metric} of each study's best on {settings['studies']} seeds; * is "
-            f"the smallest or largest value tried. Test {cell.metric}: mean ± "
-            f"standard error over {settings['seeds']} fresh seeds. Minus: mean difference, paired "
-            f"by seed, ± half its 95% interval, corrected for {self._comparisons(cell)} "
-            "comparisons. Median: over studies, of the test metric of each one's best trial."
+            f"Best: of {counted(settings['studies'], 'study')} of "
+            f"{counted(settings['trials'], 'trial')}; * is the smallest or largest value tried. "
+            f"Test {cell.metric}: mean ± standard error over "
+            f"{counted(settings['seeds'], 'fresh seed')}. Minus: mean difference, paired by seed, "
+            "± half its 95% interval, which has the luck of tuning in it"
+            f"{corrected_for(self._comparisons(cell))}. Median: over studies, of the test "
+            f"{cell.metric} of each one's best trial."
         )
         columns = Table(
             title=Text(str(cell.place)),

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import rich.box
-from rich.console import Group
 from rich.table import Table
 
 from lion_jax.lab.plots import COLOURS, Picture, tidy
 from lion_jax.lab.report import Report
+from lion_jax.lab.screen import Tables
 
 _GREY = "#999999"
 
@@ -139,7 +139,7 @@ class Benchmark(Report):
             for m in self.measurements
         ]
 
-    def table(self) -> Group:
+    def table(self) -> Tables:
         """The steps, and what surrounds them; sections by rule, optax first in each."""
         settings = self.settings
         steps = _table(
@@ -182,7 +182,7 @@ class Benchmark(Report):
                 f"{m.state_bytes / self.parameters:.2f}",
                 "-" if m.scratch_bytes is None else f"{m.scratch_bytes / self.parameters:.2f}",
             )
-        return Group(steps, programs)
+        return Tables(steps, programs)
 
     def lines(self) -> list[str]:
         """Sentences on how lion_jax fares against optax, and on who did not run."""
