@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps",
         type=arguments.counts,
-        default=[_STEPS],
         metavar="N,...",
         help=f"steps of a run, or several numbers of them (default: {_STEPS})",
     )
@@ -83,14 +82,15 @@ def reports(options: argparse.Namespace, on_progress: Any) -> Iterator[Any]:
     }
     given = {name: getattr(options, name) for name in _SWEEPING}
     given = {name: value for name, value in given.items() if value is not None}
-    if given or len(tasks) > 1 or len(options.steps) > 1:
-        return _sweep(options, tasks, {**shared, **given}, on_progress)
+    steps = options.steps or [_STEPS]
+    if given or len(tasks) > 1 or len(steps) > 1:
+        return _sweep(options, tasks, {"steps": steps, **shared, **given}, on_progress)
     from lion_jax.lab.comparing.run import compare
 
     return compare.each(
         options.task,
         learning_rates=options.learning_rates or _LEARNING_RATES,
-        steps=options.steps[0],
+        steps=steps[0],
         batch_size=options.batch_size,
         **shared,
         on_progress=on_progress,
@@ -112,4 +112,4 @@ def _sweep(
         if "batch_sizes" in given:
             raise RequestError("give --batch-size or --batch-sizes, not both")
         given["batch_sizes"] = options.batch_size
-    return sweep.each(tasks, steps=options.steps, **given, on_progress=on_progress)
+    return sweep.each(tasks, **given, on_progress=on_progress)

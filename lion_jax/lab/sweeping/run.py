@@ -153,7 +153,7 @@ def _work(
         if against is not None:
             known("rule to compare against", against, {rule.name: rule for rule in chosen_rules})
         tuned = [rule.wholly_tuned() for rule in chosen_rules]
-        in_words = [files.finite(described(task, rule)) for rule in tuned]
+        words = [files.finite(described(task, rule)) for rule in tuned]
         for batch_size, length in itertools.product(_several(batch_sizes), lengths):
             place = Place(task.name, size, choose_batch_size(task, batch_size), length)
             if place in places:
@@ -161,13 +161,13 @@ def _work(
             places.add(place)
             runs = protocol.first_seed + protocol.studies + protocol.seeds
             check_whole("first_seed + studies + seeds", runs, 1, *most_seeds(task, length))
-            for rule, words in zip(tuned, in_words, strict=True):
+            for rule, of_rule in zip(tuned, words, strict=True):
                 if place.batch_size % rule.replicas:
                     raise RequestError(
                         f"batch_sizes must be multiples of {rule.replicas}, the replicas of "
                         f"{rule.name} that share a batch; got {place.batch_size}"
                     )
-                yield Work(place, task, rule, words)
+                yield Work(place, task, rule, of_rule)
 
 
 def _run_all(
