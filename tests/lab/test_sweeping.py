@@ -19,7 +19,7 @@ from lion_jax.lab.statistics import half_interval
 from lion_jax.lab.sweeping import run as sweeping
 from lion_jax.lab.sweeping import tuning
 from lion_jax.lab.sweeping.cells import Cell, Place, Tuned, edges
-from lion_jax.lab.sweeping.drawing import drift
+from lion_jax.lab.sweeping.drawing import draw_drift, drift
 from lion_jax.lab.sweeping.report import Sweep
 from lion_jax.lab.trainer import Outcome, Timing
 
@@ -325,6 +325,20 @@ def test_a_drift_is_relative_to_the_first_value_of_its_axis():
         32: pytest.approx(2.0),
         64: pytest.approx(70.0),
     }
+
+
+def test_the_drift_is_drawn_of_cells_with_unlike_values():
+    """One task at the batch sizes 16 and 64, another at 16 and 128."""
+    cells = [
+        cell_of(
+            tuned("lion", [[0.5]], [[0.5]], [0.5, 0.5], rates=[[rate]]),
+            place=Place(task, None, batch_size, 10),
+        )
+        for task, batch_size, rate in (("a", 16, 1), ("a", 64, 2), ("b", 16, 1), ("b", 128, 8))
+    ]
+    (axes,) = draw_drift(cells, ["batch_size"], ["lion"]).axes
+    thick = axes.lines[2]
+    np.testing.assert_allclose(np.array(thick.get_ydata(), float), [1, 2, 8])
 
 
 def test_the_summary_and_the_table_have_a_row_for_each_rule_in_each_cell(small):

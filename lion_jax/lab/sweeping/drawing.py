@@ -112,7 +112,8 @@ def draw_axis(cells: Sequence[Cell], axis: str, rules: Sequence[str]) -> Picture
 def draw_drift(cells: Sequence[Cell], axis_names: Sequence[str], rules: Sequence[str]) -> Picture:
     """The chosen learning rate along each axis, relative to its first value.
 
-    A line is the geometric mean over the other places; a faint line is one of them.
+    A line is the geometric mean over the other places that have the value; a faint line is one of
+    them.
     """
     figure, all_axes = _panels(len(axis_names), columns=len(axis_names))
     appearance = looks(rules)
@@ -126,9 +127,10 @@ def draw_drift(cells: Sequence[Cell], axis_names: Sequence[str], rules: Sequence
             for one in drifts:
                 at = [nudge * x for x in one]
                 axes.plot(at, list(one.values()), color=look["color"], alpha=0.15)
-            whole = [one for one in drifts if len(one) == max(map(len, drifts))]
-            mean = np.exp(np.mean([[math.log(one[x]) for x in whole[0]] for one in whole], axis=0))
-            at = [nudge * x for x in whole[0]]
+            values = sorted({value for one in drifts for value in one})
+            logs = [[math.log(one[value]) for one in drifts if value in one] for value in values]
+            mean = [math.exp(np.mean(of)) for of in logs]
+            at = [nudge * value for value in values]
             axes.plot(at, mean, label=rule, markersize=5, linewidth=1.5, **look)
         axes.set_yscale("log")
         _label_ticks(axes, along(cells, axis))
