@@ -48,11 +48,21 @@ SWEEPS = {
             "batch_sizes": 64,
         }
     ],
+    "decay": [
+        {
+            "tasks": "digits,diamonds,mnist",
+            "rules": "lion,lion(weight_decay=0.0),lion(weight_decay=0.1),lion(weight_decay=1.0)",
+            "steps": 200,
+            "batch_sizes": (16, 128),
+            "against": "lion",
+        }
+    ],
 }
 """The sweeps by name, each in pieces that go into one folder."""
 PICTURES = {
     "main": ("picture", "batch-sizes", "sizes", "learning-rates"),
     "lengths": ("steps",),
+    "decay": (),
 }
 
 
@@ -60,7 +70,7 @@ PICTURES = {
 
 
 def table_of_task(sweep: lab.Sweep, task: str) -> str:
-    """Each rule's difference to AdamW in each cell of a task."""
+    """Each rule's difference to the baseline in each cell of a task."""
     cells = [cell for cell in sweep.cells if cell.place.task == task]
     columns = [
         ", ".join(
@@ -77,7 +87,9 @@ def table_of_task(sweep: lab.Sweep, task: str) -> str:
         f"|---|{'---|' * len(columns)}",
     ]
     for rule in sweep.rules:
-        row = [cell_text(cell, result) for cell in cells for result in of(cell, rule)]
+        row = [
+            cell_text(cell, result, sweep.against) for cell in cells for result in of(cell, rule)
+        ]
         lines.append(f"| {rule} | {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -87,13 +99,13 @@ def of(cell: Cell, rule: str) -> list[Tuned]:
     return [result for result in cell.results if result.rule == rule]
 
 
-def cell_text(cell: Cell, result: Tuned) -> str:
-    """AdamW's mean and standard error, or the difference to it; bold where it is told apart."""
-    base = cell.baseline("adamw")
+def cell_text(cell: Cell, result: Tuned, against: str) -> str:
+    """The baseline's mean and standard error, or the difference to it; bold if told apart."""
+    base = cell.baseline(against)
     form = form_of(cell.test(base))
     if result is base:
         return in_words(cell.test(result), cell.standard_error(result), form)
-    gap = cell.difference(result, "adamw")
+    gap = cell.difference(result, against)
     text = in_words(gap.mean, gap.half, form, sign="+")
     return text if gap.could_be_chance else f"**{text}**"
 
@@ -118,13 +130,14 @@ def ranks(sweep: lab.Sweep) -> str:
 
 def remarks(sweep: lab.Sweep) -> str:
     """Counts that the tables do not show."""
-    pairs = [(c, r) for c in sweep.cells for r in c.results if r.rule != "adamw"]
+    against = sweep.against
+    pairs = [(c, r) for c in sweep.cells for r in c.results if r.rule != against]
     comparisons = len(sweep.rules) - 1
     by_seeds = told = 0
     for cell, result in pairs:
-        gap = cell.tests(result) - cell.tests(cell.baseline("adamw"))
+        gap = cell.tests(result) - cell.tests(cell.baseline(against))
         by_seeds += not difference(gap, comparisons).could_be_chance
-        told += not cell.difference(result, "adamw").could_be_chance
+        told += not cell.difference(result, against).could_be_chance
     edges = [(c, r) for c in sweep.cells for r in c.results if c.edges(r)]
     runs = sum(
         outcome.diverged.size
@@ -134,8 +147,8 @@ def remarks(sweep: lab.Sweep) -> str:
     )
     seconds = sum(sum(r.timing) for c in sweep.cells for r in c.results)
     return (
-        f"Of {len(pairs)} differences to AdamW, {told} are told apart. Intervals over seeds alone "
-        f"would have told {by_seeds} apart. {len(edges)} of "
+        f"Of {len(pairs)} differences to {against}, {told} are told apart. Intervals over seeds "
+        f"alone would have told {by_seeds} apart. {len(edges)} of "
         f"{sum(len(c.results) for c in sweep.cells)} best values are the smallest or largest "
         f"tried. {runs:,} runs took {seconds / 3600:.1f} hours of a core, two at a time."
     )
@@ -169,12 +182,17 @@ def suggestions(sweep: lab.Sweep) -> Iterator[dict[str, object]]:
             "Suggested η, λ": f"{values['learning_rate'][0]:.2g}, {values['weight_decay'][0]:.2g}",
             "Tuned η, λ": f"{tuned['learning_rate']:.2g}, {tuned['weight_decay']:.2g}",
             "Tuned over suggested": " and ".join(
-                f"×{tuned[name] / float(values[name][0]):.2g}" for name in values
+                factor(tuned[name] / float(values[name][0])) for name in values
             ),
             "Test metric": in_words(float(tests.mean()), float(half_interval(tests)), form),
             "Minus tuned Lion": in_words(to_tuned.mean, to_tuned.half, form, sign="+"),
             "Minus tuned AdamW": in_words(to_adamw.mean, to_adamw.half, form, sign="+"),
         }
+
+
+def factor(value: float) -> str:
+    """A factor in two digits."""
+    return f"×{value:.0f}" if value >= 10 else f"×{value:.2g}"
 
 
 def markdown(rows: list[dict[str, object]]) -> str:
@@ -227,7 +245,7 @@ def replaced(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def write(sweeps: dict[str, lab.Sweep]) -> None:
+def write(sweeps: dict[str, lab.Sweep], suggested: str) -> None:
     """Writes tables, pictures and records into the docs."""
     main = sweeps["main"]
     tasks = dict.fromkeys(cell.place.task for cell in main.cells)
@@ -237,13 +255,13 @@ def write(sweeps: dict[str, lab.Sweep]) -> None:
     texts = {
         "ranks": f"{ranks(main)}\n\n{remarks(main)} {made}",
         "tables": "\n\n".join(table_of_task(main, task) for task in tasks),
-        "from_adamw": markdown(list(suggestions(main))),
+        "from_adamw": suggested,
     }
-    if "lengths" in sweeps:
-        lengths = sweeps["lengths"]
-        of_lengths = dict.fromkeys(cell.place.task for cell in lengths.cells)
-        tables = "\n\n".join(table_of_task(lengths, task) for task in of_lengths)
-        texts["lengths"] = f"{tables}\n\n{remarks(lengths)}"
+    for name in ("lengths", "decay"):
+        sweep = sweeps[name]
+        of_sweep = dict.fromkeys(cell.place.task for cell in sweep.cells)
+        tables = "\n\n".join(table_of_task(sweep, task) for task in of_sweep)
+        texts[name] = f"{tables}\n\n{remarks(sweep)}"
     page = PAGE.read_text()
     for name, text in texts.items():
         page = replaced(page, name, text)
@@ -266,14 +284,17 @@ def main() -> int:
     for name in names if not options.write else []:
         for piece in SWEEPS[name]:
             lab.sweep(
-                **piece,
-                **BUDGET,
+                **{**BUDGET, **piece},
                 folder=options.output / name,
                 resume=True,
                 on_progress=lab_progress,
             )
     if not options.only:
-        write({name: lab.load(options.output / name) for name in SWEEPS})
+        sweeps = {name: lab.load(options.output / name) for name in SWEEPS}
+        kept = options.output / "from_adamw.md"
+        if not kept.exists():
+            kept.write_text(markdown(list(suggestions(sweeps["main"]))))
+        write(sweeps, kept.read_text())
     return 0
 
 

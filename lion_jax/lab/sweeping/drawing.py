@@ -46,7 +46,7 @@ def draw_cells(
                 continue
             is_base = result is cell.baseline(against)
             is_told_apart = not (is_base or gap.could_be_chance)
-            said = "base" if is_base else f"{gap.mean:+.0%}" if gap.mean < 9.995 else ">+999%"
+            said = "base" if is_base else _percent(gap.mean)
             axes.text(
                 j,
                 i,
@@ -182,6 +182,10 @@ def draw_curves(cells: Sequence[Cell], rules: Sequence[str]) -> Picture:
         tidy(axes)
     title = "Training loss at the chosen values (ranks count at the end only)"
     return _with_legend(figure, all_axes[0], title)
+
+
+def _percent(share: float) -> str:
+    return f"{round(share, 2) + 0.0:+.0%}" if share < 9.995 else ">+999%"  # never -0%
 
 
 def _of(cell: Cell, rule: str) -> list[Tuned]:
