@@ -47,10 +47,11 @@ def sections(kinds: Sequence[str]) -> Iterator[Section]:
         yield Section("Tasks", ("task", "what it is"), [(n, _task(m)) for n, m in TASKS.items()])
     if "rules" in kinds:
         rows = [
-            (r.name, r.description, "{:g} to {:g}".format(*r.learning_rates))
+            (r.name, r.description, "{:g} to {:g}".format(*r.learning_rates), _decays(r))
             for r in IN_FLOAT32.values()
         ]
-        yield Section("Rules", ("rule", "what is fixed", "learning rates"), rows)
+        columns = ("rule", "what is fixed", "learning rates", "decays in\na sweep")
+        yield Section("Rules", columns, rows)
         yield _rules("In fewer bytes", IN_FEWER_BYTES)
         yield _rules("Among replicas, for compare", AMONG_REPLICAS)
     if "models" in kinds:
@@ -66,6 +67,12 @@ def sections(kinds: Sequence[str]) -> Iterator[Section]:
 
 def _rules(title: str, rules: Mapping[str, Rule]) -> Section:
     return Section(title, ("rule", "what it is"), [(r.name, r.description) for r in rules.values()])
+
+
+def _decays(rule: Rule) -> str:
+    """The weight decays that a sweep tries."""
+    ranges = rule.tunable or {}
+    return "{:g} to {:g}".format(*ranges["weight_decay"]) if "weight_decay" in ranges else "-"
 
 
 def _task(make: Callable[[], Task]) -> str:

@@ -105,7 +105,7 @@ def draw_axis(cells: Sequence[Cell], axis: str, rules: Sequence[str]) -> Picture
         said = _lines(place, without=axis).replace("\n", ", ")
         axes.set(title=said, xlabel=_LABELS[axis], ylabel=f"test {among[0].metric}")
         tidy(axes)
-    title = f"Along the {_LABELS[axis]}: mean and 95% interval of the tuned rules"
+    title = f"Along the {_LABELS[axis]}: mean of the tuned rules, with the 95% interval over seeds"
     return _with_legend(figure, all_axes[0], title)
 
 
