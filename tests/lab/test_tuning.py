@@ -145,6 +145,7 @@ def test_a_rule_at_half_its_rate_in_twice_its_range_is_the_rule_itself(task):
     )
 
 
+@pytest.mark.slow
 def test_a_rule_at_half_its_rate_is_told_apart_only_by_a_range_that_ends_too_early(line):
     """SGD on a line wants rates near 0.3: a range that holds half of it, and one that does not."""
     asked = {"steps": 30, "trials": 12, "studies": 1, "seeds": 5, "batch_sizes": 20}
@@ -159,6 +160,7 @@ def test_a_rule_at_half_its_rate_is_told_apart_only_by_a_range_that_ends_too_ear
     assert gaps[1].low > 0
 
 
+@pytest.mark.slow
 def test_the_command_line_sweeps(tmp_path, capsys):
     words = ["--rules=sgd,lion", "--trials=1", "--studies=2", "--seeds=2", "--steps=2,4"]
     assert cli.main(["compare", *words, "--output", str(tmp_path)]) == 0
