@@ -12,6 +12,8 @@ from lion_jax import lab
 from lion_jax.lab import cli
 from lion_jax.lab.rules.catalogue import RULES
 from lion_jax.lab.rules.rule import Rule
+from lion_jax.lab.sweeping import tuning
+from lion_jax.lab.trainer import Trainer
 
 SMALL = {"steps": 4, "trials": 2, "studies": 2, "seeds": 3, "batch_sizes": 20}
 ADAMW = RULES["adamw"]
@@ -54,15 +56,15 @@ def test_every_run_is_one_made_alone(task, name):
 
 @pytest.mark.slow
 def test_extend_widens_a_range_until_the_best_is_within(line):
-    """SGD on a line wants rates near 0.3; a range that ends at 0.003 does not hold them."""
-    rule = Rule("sgd", optax.sgd, (1e-4, 3e-3), tunable={})
-    asked = {"steps": 30, "trials": 8, "studies": 1, "seeds": 2, "batch_sizes": 20}
+    """SGD on a line wants rates near 0.3; a range that ends at 0.03 does not hold them."""
+    rule = Rule("sgd", optax.sgd, (3e-3, 3e-2), tunable={})
+    asked = {"steps": 30, "trials": 16, "studies": 1, "seeds": 2, "batch_sizes": 20}
     (narrow,) = lab.sweep(line, rule, **asked).cells
     (wide,) = lab.sweep(line, rule, extend=True, **asked).cells
     (stuck,), (free,) = narrow.results, wide.results
     assert narrow.edges(stuck) == {"learning_rate": 1}
     assert stuck.widened == 0
-    assert free.widened >= 2
+    assert free.widened >= 1
     assert not wide.edges(free)
     assert wide.chosen(free)["learning_rate"] > 3e-2
     assert free.tuning.diverged.size == stuck.tuning.diverged.size
@@ -89,11 +91,17 @@ def third_as_long(learning_rate, **arguments):
 def planted():
     """AdamW, a copy of it and a worse one, tuned again and again with other luck."""
     worse = dataclasses.replace(ADAMW, name="worse", make=third_as_long)
-    found = []
-    for repetition in range(REPETITIONS):
-        asked = {**PLANTED, "first_seed": 100 * repetition}
-        (cell,) = lab.sweep("digits", [*COPIES, worse], against="one", **asked).cells
-        found.append(cell)
+    found, trainers = [], {}
+
+    def compiled_once(task, rule, **settings):
+        return trainers.setdefault(rule.name, Trainer(task, rule, **settings))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tuning, "Trainer", compiled_once)
+        for repetition in range(REPETITIONS):
+            asked = {**PLANTED, "first_seed": 100 * repetition}
+            (cell,) = lab.sweep("digits", [*COPIES, worse], against="one", **asked).cells
+            found.append(cell)
     return found
 
 
