@@ -67,7 +67,7 @@ class Tuned:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What the rules did in one place.
+    """Results of all rules in one place.
 
     Attributes:
       place: where.
