@@ -28,8 +28,14 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", unreadable)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """The contract's tests run entry by entry, so that those of one entry share its programs."""
+    """All but the first case of a sampled test are slow; tests of an entry share its programs."""
+    sampled = [item for item in items if item.get_closest_marker("sampled")]
+    first = {(item.path, item.originalname): item for item in reversed(sampled)}
+    for item in sampled:
+        if item is not first[item.path, item.originalname]:
+            item.add_marker(pytest.mark.slow)
     order = {name: i for i, name in enumerate(dict.fromkeys(map(_entry_of, items)))}
     items.sort(key=lambda item: order[_entry_of(item)])
 

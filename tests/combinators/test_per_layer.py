@@ -84,6 +84,7 @@ def after(tx, params, gradients):
     return params, state
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LAYERWISE)
 def test_a_stack_equals_a_list_of_layers(name):
     inner = LAYERWISE[name]
@@ -105,6 +106,7 @@ def test_the_layerwise_rules_differ_without_it():
     assert np.abs(whole["blocks"]["kernel"] - layers["blocks"]["kernel"]).max() > 0.1
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layers", ["sharded", "whole"])
 @pytest.mark.parametrize(
     "name",

@@ -55,6 +55,7 @@ def test_compare_prints_a_table_and_writes_picture_records_and_result(tmp_path, 
     assert [found.rule for found in lab.load(output).results] == ["lion", "sgd"]
 
 
+@pytest.mark.slow
 def test_the_command_line_compares_against_a_rule(tmp_path, instant, capsys):
     rules = ["--rules", "lion,lion_bf16", "--against", "lion"]
     assert cli.main(["compare", *QUICK, *rules, "--output", str(tmp_path)]) == 0
@@ -64,6 +65,7 @@ def test_the_command_line_compares_against_a_rule(tmp_path, instant, capsys):
     assert [found["compared_to"] for found in document["summary"]] == ["lion", "lion"]
 
 
+@pytest.mark.slow
 def test_the_json_carries_summary_settings_and_versions(tmp_path, instant):
     arguments = ["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]
     assert cli.main([*arguments, "--seeds", "1"]) == 0
@@ -75,6 +77,7 @@ def test_the_json_carries_summary_settings_and_versions(tmp_path, instant):
     assert len((tmp_path / "records.csv").read_text().splitlines()) == 1 + 2
 
 
+@pytest.mark.slow
 def test_a_task_and_a_rule_of_one_s_own_come_from_a_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
@@ -88,6 +91,7 @@ def test_a_task_and_a_rule_of_one_s_own_come_from_a_file(tmp_path, monkeypatch, 
     assert found.settings["batch_size"] == 8
 
 
+@pytest.mark.slow
 def test_the_picture_is_of_the_format_asked_for(tmp_path, instant):
     arguments = ["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]
     assert cli.main([*arguments, "--picture", "svg"]) == 0
@@ -95,6 +99,7 @@ def test_the_picture_is_of_the_format_asked_for(tmp_path, instant):
     assert written(tmp_path) == ["picture.svg", "records.csv", "result.json"]
 
 
+@pytest.mark.slow
 def test_resume_takes_what_is_finished(tmp_path, instant, capsys):
     arguments = ["compare", *QUICK, "--output", str(tmp_path), "--rules"]
     assert cli.main([*arguments, "lion"]) == 0
@@ -103,6 +108,7 @@ def test_resume_takes_what_is_finished(tmp_path, instant, capsys):
     assert "replaced" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_will_be_replaced_is_said(tmp_path, instant, capsys):
     arguments = ["compare", *QUICK, "--output", str(tmp_path), "--rules", "lion"]
     cli.main(arguments)
