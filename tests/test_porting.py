@@ -406,31 +406,31 @@ def test_pytorch_itself_goes_the_same_way():
             assert_close(names[ours][name], found, atol=2e-6)
 
 
-@each_line(TORCH, "Optimizers")
-def test_an_optimizer_of_pytorch_itself(before, after):
+def test_optimizers_of_pytorch_itself():
     torch, package = pytest.importorskip("torch"), pytest.importorskip("lion_pytorch")
-    p = torch.nn.Parameter(torch.ones(2, 3))
-    optimizer = eval(before, {"torch": torch, "Lion": package.Lion, "params": [p]})
     params = {"w": jnp.ones((2, 3))}
-    ((path, _),) = weights(params, value(after, namespace(TORCH)))
-    for gradient, ours in zip(gradients(params, 9)["w"], path["w"], strict=True):
-        p.grad = torch.tensor(gradient)
-        optimizer.step()
-        assert_close(ours, p.detach().numpy(), rtol=2e-5)
+    for before, after in lines(TORCH, "Optimizers"):
+        p = torch.nn.Parameter(torch.ones(2, 3))
+        optimizer = eval(before, {"torch": torch, "Lion": package.Lion, "params": [p]})
+        ((path, _),) = weights(params, value(after, namespace(TORCH)))
+        for gradient, ours in zip(gradients(params, 9)["w"], path["w"], strict=True):
+            p.grad = torch.tensor(gradient)
+            optimizer.step()
+            assert_close(ours, p.detach().numpy(), rtol=2e-5)
 
 
-@each_line(TORCH, "Schedulers")
 @pytest.mark.filterwarnings("ignore")  # a scheduler that steps without its optimizer
-def test_a_scheduler_of_pytorch_itself(before, after):
+def test_schedulers_of_pytorch_itself():
     torch = pytest.importorskip("torch")
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-    scheduler = eval(before, vars(torch.optim.lr_scheduler) | {"optimizer": optimizer})
-    schedule = value(after, namespace(TORCH))
-    for t in range(12):
-        expected = optimizer.param_groups[0]["lr"]
-        np.testing.assert_allclose(schedule(t), expected, rtol=1e-5, atol=1e-8)
-        if t < 11:
-            scheduler.step()
+    for before, after in lines(TORCH, "Schedulers"):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+        scheduler = eval(before, vars(torch.optim.lr_scheduler) | {"optimizer": optimizer})
+        schedule = value(after, namespace(TORCH))
+        for t in range(12):
+            expected = optimizer.param_groups[0]["lr"]
+            np.testing.assert_allclose(schedule(t), expected, rtol=1e-5, atol=1e-8)
+            if t < 11:
+                scheduler.step()
 
 
 @pytest.fixture
@@ -463,9 +463,9 @@ def test_the_loop_around_a_keras_model_is_keras_own_training(keras):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@each_line(KERAS, "Schedules")
-def test_a_schedule_of_keras_itself(keras, before, after):
-    theirs = eval(before, dict(vars(keras.optimizers.schedules)))
-    ours = value(after, {"optax": optax})
-    for t in range(14):
-        np.testing.assert_allclose(ours(t), theirs(t), atol=1e-7)
+def test_schedules_of_keras_itself(keras):
+    for before, after in lines(KERAS, "Schedules"):
+        theirs = eval(before, dict(vars(keras.optimizers.schedules)))
+        ours = value(after, {"optax": optax})
+        for t in range(14):
+            np.testing.assert_allclose(ours(t), theirs(t), atol=1e-7)
