@@ -1,4 +1,4 @@
-"""Where figures come from: versions, command, device and date."""
+"""The origin of figures: versions, command, device and date."""
 
 import datetime
 import os
@@ -42,7 +42,7 @@ def describe(device: Any) -> str:
 
 
 def processor() -> str:
-    """The name of this machine's processor, as far as it says."""
+    """The name of this machine's processor, as far as the machine tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -561,7 +561,7 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     with pytest.raises(SystemExit, match="130"):
         __main__.main()
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without lion"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without lion"
     )
     kept = lab.load(tmp_path)
     assert list(kept.tests) == ["sgd"]

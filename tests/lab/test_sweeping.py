@@ -493,8 +493,14 @@ def test_a_range_that_is_none_is_refused():
         (["--batch-sizes=16,5000"], "from 1 to 1078, the training split of digits; got 5000"),
         (["--batch-sizes=16,x"], "must be a whole number of at least 1; got 'x'"),
         (["--trials=2", "--rules=optax.adafactor"], "'optax.adafactor' must say what to tune"),
-        (["--trials=2", "--learning-rates=3"], "in a sweep give --trials"),
-        (["--batch-sizes=16", "--batch-size=16"], "--batch-size or --batch-sizes, not both"),
+        (
+            ["--trials=2", "--learning-rates=3"],
+            "must be left out in a sweep; got 3. Try --trials",
+        ),
+        (
+            ["--batch-sizes=16", "--batch-size=16"],
+            "left out where --batch-sizes is given; got 16",
+        ),
     ],
 )
 def test_the_command_line_refuses_in_one_line(arguments, message, tmp_path, capsys):
