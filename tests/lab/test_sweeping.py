@@ -306,7 +306,7 @@ def test_sentences_say_who_is_told_apart_and_who_is_not():
     )
     assert edge == (
         "* The best value is the smallest or largest tried for tiger (made up, batch 64, 10 steps: "
-        "learning_rate); --extend widens it."
+        "learning_rate); --extend widens the range."
     )
 
 

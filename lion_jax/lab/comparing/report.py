@@ -79,7 +79,7 @@ class Comparison(Report):
         return comparisons_among(len(self.results), self.against is not None)
 
     def headline(self) -> str:
-        """The task, and who is ahead."""
+        """The task, and the best rule."""
         best = f"{self.best.rule} has the best {self.metric}, {mean_of(self.best)}"
         return f"{self.task['name']}, {len(self.results)} rules: {best}"
 

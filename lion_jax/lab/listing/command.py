@@ -1,4 +1,4 @@
-"""The arguments of `lion-jax list`, and what it prints."""
+"""The arguments of `lion-jax list`, and its output."""
 
 import argparse
 

@@ -35,7 +35,7 @@ class Section(NamedTuple):
         return [row[0] for row in self.rows]
 
     def table(self) -> Table:
-        """The names with what is said of them."""
+        """The names with their descriptions."""
         table = Table(
             title=self.title,
             title_justify="left",

@@ -45,7 +45,7 @@ class Measurement:
       seconds: time of a step, for each round.
       compile_seconds: rows of a :class:`CompileSeconds`; None where nothing is compiled.
       state_bytes: memory that stays between steps beside parameters and gradients.
-      scratch_bytes: temporary memory of a step; None where nobody says.
+      scratch_bytes: temporary memory of a step; None if unknown.
       least_bytes: bytes that a step has to read and write; None where that differs between steps.
     """
 
@@ -185,7 +185,7 @@ class Benchmark(Report):
         return Tables(steps, programs)
 
     def lines(self) -> list[str]:
-        """Sentences on how lion_jax fares against optax, and on who did not run."""
+        """Sentences on lion_jax beside optax, and on contenders that did not run."""
         lines = [
             f"{m.rule}: lion_jax takes {_ms(m)}, optax {_ms(self._of_optax(m))}: "
             f"{_verdict(self.step_ratio(m))}."
