@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
 
@@ -25,6 +26,7 @@ import numpy as np
 import lion_jax
 from lion_jax import lab
 from lion_jax.lab.choosing import choose_task
+from lion_jax.lab.provenance import provenance
 from lion_jax.lab.rules.catalogue import RULES
 from lion_jax.lab.statistics import difference, form_of, half_interval, in_words
 from lion_jax.lab.sweeping import drawing
@@ -242,6 +244,8 @@ def keep_records(folder: Path) -> None:
         seconds = sum(sum(r.timing) for c in sweep.cells for r in c.results)
         origin = {key: sweep.provenance[key] for key in ("date", "device", "versions")}
         made[name] = {**origin, "core_hours": round(seconds / 3600, 1)}
+    here = provenance()
+    made[records.SUGGESTED] = {key: here[key] for key in ("date", "device", "versions")}
     records.write(rows, RECORDS)
     MADE.write_text(json.dumps(made, indent=1) + "\n")
 
@@ -262,16 +266,20 @@ def texts() -> dict[str, str]:
         for name, sweep in sweeps.items()
     }
     said = {name: remarks(sweep, made[name]["core_hours"]) for name, sweep in sweeps.items()}
-    origin = made["main"]
-    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    where = f"Made {origin['date']} on {origin['device']} with {versions}."
     return {
-        "ranks": f"{ranks(sweeps['main'])}\n\n{said['main']} {where}",
+        "ranks": f"{ranks(sweeps['main'])}\n\n{said['main']} {made_in_words(made['main'])}",
         "tables": tables["main"],
         "lengths": f"{tables['lengths']}\n\n{said['lengths']}",
         "decay": f"{tables['decay']}\n\n{said['decay']}",
-        "from_adamw": markdown(list(suggestions(sweeps["main"], suggested))),
+        "from_adamw": markdown(list(suggestions(sweeps["main"], suggested)))
+        + f"\n\n{made_in_words(made[records.SUGGESTED])}",
     }
+
+
+def made_in_words(origin: dict[str, Any]) -> str:
+    """A sentence on the date, the processor and the versions of some records."""
+    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    return f"Made {origin['date']} on {origin['device']} with {versions}."
 
 
 def write_pages(written: dict[str, str]) -> None:

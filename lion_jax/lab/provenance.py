@@ -20,7 +20,8 @@ def provenance(device: str | None = None) -> dict[str, Any]:
     Args:
       device: what the figures were taken on; None is jax's first device.
     """
-    called = Path(sys.argv[0]).stem in ("lion-jax", "__main__")
+    program = Path(sys.argv[0])
+    called = program.stem == "lion-jax" or program.parts[-2:] == ("lion_jax", "__main__.py")
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["lion-jax", *sys.argv[1:]]) if called else "from Python",

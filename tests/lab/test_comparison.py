@@ -388,8 +388,8 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
     [
         ({"task": "digit"}, r"unknown task 'digit'; did you mean 'digits'\? Possible: digits"),
         ({"rules": ["lyon"]}, r"unknown rule 'lyon'; did you mean 'lion'\? Possible: lion, "),
-        ({"rules": []}, "rules must name at least one; got none. Try lion, or lion-jax list"),
-        ({"rules": ""}, "rules must name at least one; got none. Try lion, or lion-jax list"),
+        ({"rules": []}, "rules must name at least one; got none. Try lion, or see lion-jax list"),
+        ({"rules": ""}, "rules must name at least one; got none. Try lion, or see lion-jax list"),
         ({"schedule": "linear"}, r"unknown schedule 'linear'\. Possible: cosine, constant"),
         ({"steps": 0}, "steps must be from 1 to 2147483647, the largest of 32 bits; got 0"),
         ({"seeds": -1}, "seeds must be from 1 to 2147483647, the largest of 32 bits; got -1"),

@@ -465,7 +465,7 @@ def test_another_budget_is_refused(task, tmp_path):
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
         ({"against": "adamw"}, "unknown rule to compare against 'adamw'"),
         ({"steps": (4, 4)}, "each cell must be asked for once; got triangle, batch 20, 4 steps"),
-        ({"resume": True}, "resume needs a folder"),
+        ({"resume": True}, "resume needs the folder of the interrupted run"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_by_name(task, arguments, message):

@@ -60,7 +60,7 @@ def test_a_model_is_a_file_of_shapes_or_a_tree(tmp_path):
         ('{"w": [1000000000000, 1000000000000]}', r"at most 1e\+14; got 1e\+24"),
         ('{"w": [3], "b": {"x": null}}', r"leaf at \['b'\]\['x'\] must be a shape, .* got null"),
         ("null", "leaf at the root must be a shape, .* got null"),
-        ("{", "is no JSON"),
+        ("{", "must be JSON"),
         (None, r"cannot read the model .* \(No such file"),
     ],
 )
