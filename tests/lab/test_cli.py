@@ -289,8 +289,8 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, capsys, c
     rules = ["--rules", "lion,sgd,adamw"]
     assert command("compare", *QUICK, *rules, "--output", str(tmp_path)) == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without sgd, adamw"
-        ". --resume goes on with them"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without sgd, adamw"
+        ". To go on, give the same command with --resume"
     )
     assert instant == ["lion"]
     left = lab.load(tmp_path)
@@ -436,8 +436,8 @@ def test_what_a_narrow_terminal_leaves_out_is_said(task, monkeypatch, capsys):
     monkeypatch.setattr(screen, "console", lambda: Console(width=50))
     long_comparison(task).show()
     out = " ".join(capsys.readouterr().out.split())
-    assert "Too narrow for: " in out
-    assert "seconds; result.json has them." in out
+    assert "The screen is too narrow for: " in out
+    assert "seconds. See result.json." in out
 
 
 def status_of(arguments):

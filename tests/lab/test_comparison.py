@@ -288,7 +288,7 @@ def test_dead_weights_are_told_of_rules_that_move_by_the_learning_rate(task):
     lion = result(best_in_the_middle, best_in_the_middle, dead=dead)
     sgd = result([[0.8, 0.8]] * 3, [[0.8, 0.8]] * 3, name="sgd", of="sgd")
     *_, line = comparison_of(task, sgd, lion).lines()
-    assert line.endswith("would not move 20% (88%) of lion's trained weights.")
+    assert line.endswith("would not move a share of them: lion 20% (88%).")
     assert "trained weights" not in " ".join(comparison_of(task, sgd).lines())
     assert {name for name, rule in RULES.items() if not rule.moves_by_rate} == {
         *("tiger", "lion_tanh", "lion_l15", "lion_rows", "lion_top", "lion_polar"),
@@ -388,8 +388,8 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
     [
         ({"task": "digit"}, r"unknown task 'digit'; did you mean 'digits'\? Possible: digits"),
         ({"rules": ["lyon"]}, r"unknown rule 'lyon'; did you mean 'lion'\? Possible: lion, "),
-        ({"rules": []}, "rules must name at least one; got none. Try lion, or lion-jax list"),
-        ({"rules": ""}, "rules must name at least one; got none. Try lion, or lion-jax list"),
+        ({"rules": []}, "rules must name at least one; got none. Try lion, or see lion-jax list"),
+        ({"rules": ""}, "rules must name at least one; got none. Try lion, or see lion-jax list"),
         ({"schedule": "linear"}, r"unknown schedule 'linear'\. Possible: cosine, constant"),
         ({"steps": 0}, "steps must be from 1 to 2147483647, the largest of 32 bits; got 0"),
         ({"seeds": -1}, "seeds must be from 1 to 2147483647, the largest of 32 bits; got -1"),
@@ -404,7 +404,7 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
         ({"rules": "lion,lyon"}, r"unknown rule 'lyon'; did you mean 'lion'\?"),
         ({"rules": ["lion", "lion"]}, "rules must have different names; got lion, lion"),
         ({"rules": [3]}, "a rule must be a name or a lab.Rule; got 3 of type int. To make one: "),
-        ({"task": 3}, "task must be a lab.Task or a name, before rules; got 3 of type int"),
+        ({"task": 3}, "task, given first, must be a lab.Task or a name; got 3 of type int"),
         ({"schedule": None}, "unknown schedule None. Possible: cosine, constant"),
         (
             {"batch_size": 1079},

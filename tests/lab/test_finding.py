@@ -390,7 +390,7 @@ def test_seeds_are_summed_up_by_their_geometric_mean():
     assert np.isnan(none)
     lines = finding.lines()
     assert lines[0].startswith("Suggested learning rate: 0.003")
-    assert f"of 2 of 3 seeds, from {low:.2g} to {high:.2g}." in lines[0]
+    assert f"over 2 of 3 seeds, which range from {low:.2g} to {high:.2g}." in lines[0]
     assert CRITERION in lines[1]
     assert lines[2].startswith("For 1 of 3 seeds the loss never falls")
 
@@ -561,7 +561,7 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     with pytest.raises(SystemExit, match="130"):
         __main__.main()
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without lion"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without lion"
     )
     kept = lab.load(tmp_path)
     assert list(kept.tests) == ["sgd"]
@@ -576,7 +576,7 @@ def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, co
     assert cli.main(run) == 0
     captured = capsys.readouterr()
     assert "Suggested learning rate: 0." in captured.out
-    assert "of 2 of 2 seeds" in captured.out
+    assert "mean over 2 of 2 seeds" in captured.out
     paths = [folder / name for name in ("picture.png", "records.csv", "result.json")]
     assert f"Written: {', '.join(map(str, paths))}" in captured.out
     assert captured.err.splitlines() == ["sgd (1 of 1): started", "sgd (1 of 1): 100 of 100"]

@@ -471,7 +471,7 @@ def test_impossible_requests_are_refused_in_one_line(tmp_path, capsys, arguments
         ({"rules": 3}, "a rule must be a name or a lab.Rule; got 3 of type int"),
         (
             {"task": ["lion"]},
-            r"task must be a lab.Task or a name, before rules; got \['lion'\]",
+            r"task, given first, must be a lab.Task or a name; got \['lion'\]",
         ),
         ({"schedule": 1}, "unknown schedule 1. Possible: cosine, constant"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a number; got '1e-3'"),
@@ -549,7 +549,7 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     run = ["--rules=sgd,lion,adamw", "--learning-rate=0.1", "--steps=2", f"--output={tmp_path}"]
     interrupted_command(monkeypatch, "watch", *run)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without lion, adamw"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without lion, adamw"
     )
     kept = lab.load(tmp_path)
     assert list(kept.values) == ["sgd"]

@@ -77,10 +77,10 @@ def describe(name: str) -> Topology:
 def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> np.ndarray:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise RequestError(
-            "libtpu is missing, the compiler for TPUs, which needs no TPU. On Linux, "
-            "`uv run --with libtpu lion-jax cost ...` brings it along for one command; "
-            "pip install 'lion-jax[pods]' keeps it, and then every program of this environment "
-            "looks for a TPU, unless JAX_PLATFORMS=cpu is set"
+            "libtpu is missing: the compiler for TPUs, which needs no TPU. On Linux, get it for "
+            "one command with `uv run --with libtpu lion-jax cost ...`, or for good with "
+            "pip install 'lion-jax[pods]'; then every program of this environment looks for a "
+            "TPU, unless JAX_PLATFORMS=cpu is set"
         )
     try:
         with _told(_NO_TPU):
@@ -136,9 +136,9 @@ def _plugin(name: str) -> str:
     wheels = f"jax-cuda13-plugin=={needed}", f"jax-cuda13-pjrt=={needed}"
     raise RequestError(
         f"the compiler for GPUs, which needs no GPU, {problem if wrong else 'is missing'}. On "
-        f"Linux, `uv run --with {' --with '.join(wheels)} lion-jax cost --topology {name}` brings "
-        "it along for one command; pip install 'lion-jax[gpus]' keeps it, and then every program "
-        "of this environment looks for a GPU, unless JAX_PLATFORMS=cpu is set"
+        f"Linux, get it for one command with `uv run --with {' --with '.join(wheels)} lion-jax "
+        f"cost --topology {name}`, or for good with pip install 'lion-jax[gpus]'; then every "
+        "program of this environment looks for a GPU, unless JAX_PLATFORMS=cpu is set"
     )
 
 
@@ -155,7 +155,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _told(environment: Mapping[str, str]) -> Iterator[None]:
-    """The variables that a compiler reads when it is loaded; what the user has set stays."""
+    """Variables that a compiler reads when it is loaded; those that the user has set stay."""
     missing = environment.keys() - os.environ.keys()
     os.environ.update({variable: environment[variable] for variable in missing})
     try:
