@@ -45,9 +45,12 @@ nb_execution_mode = "off"  # notebooks carry their outputs; the tests execute th
 autodoc_member_order = "bysource"
 autosummary_generate = False
 suppress_warnings = ["autosummary.import_cycle"]  # the tables show full names on purpose
+default_role = "code"
+toc_object_entries_show_parents = "hide"
 maximum_signature_line_length = 70
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # the signature has them
 
 intersphinx_mapping = inventories(HERE / "_build" / "inventories")
 copybutton_exclude = ".linenos, .gp, .go"

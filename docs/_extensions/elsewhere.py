@@ -7,16 +7,18 @@ look up its page and put it into the list of that address.
 import zlib
 from pathlib import Path
 
-OPTAX = "https://optax.readthedocs.io/en/latest/"
-JAX = "https://docs.jax.dev/en/latest/"
-NUMPY = "https://numpy.org/doc/stable/"
-PYTHON = "https://docs.python.org/3/"
+ADDRESSES = {
+    "optax": "https://optax.readthedocs.io/en/latest/",
+    "jax": "https://docs.jax.dev/en/latest/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "python": "https://docs.python.org/3/",
+}
 
 GENERATED = "api/generated/{}.html#{}"
 SUMMARY = "_autosummary/{}.html#{}"
 
 NAMES = {
-    OPTAX: {
+    "optax": {
         GENERATED: """
             optax.EmptyState optax.GradientTransformation optax.GradientTransformationExtraArgs
             optax.LookaheadParams optax.MultiSteps optax.OptState optax.Params
@@ -51,7 +53,7 @@ NAMES = {
         "api/microbatching.html": "optax.microbatching",
         "api/contrib.html": "optax.contrib",
     },
-    JAX: {
+    "jax": {
         SUMMARY: """
             jax.Array jax.ShapeDtypeStruct jax.block_until_ready jax.debug.callback jax.debug_infs
             jax.debug_nans jax.default_backend jax.device_count jax.device_get jax.device_put
@@ -79,17 +81,10 @@ NAMES = {
         "jax.numpy.html": "jax.numpy",
         "jax.lax.html": "jax.lax",
     },
-    NUMPY: {"reference/generated/{}.html#{}": "numpy.ndarray numpy.isfinite numpy.median"},
-    PYTHON: {
-        "library/typing.html#{}": "typing.Any typing.Literal typing.NamedTuple",
-        "library/collections.abc.html#{}": """
-            collections.abc.Callable collections.abc.Iterable collections.abc.Mapping
-            collections.abc.Sequence
-            """,
+    "numpy": {"reference/generated/{}.html#{}": "numpy.ndarray numpy.isfinite numpy.median"},
+    "python": {
         "library/pathlib.html#{}": "pathlib.Path",
         "library/exceptions.html#{}": "KeyError TypeError ValueError",
-        "library/functions.html#{}": "bool float int",
-        "library/stdtypes.html#{}": "dict list str tuple",
     },
 }
 
@@ -101,12 +96,10 @@ class _Name(str):
 
 
 def inventories(folder):
-    """Writes an inventory for each address; gives what `intersphinx_mapping` wants."""
+    """Writes an inventory for each package; gives what `intersphinx_mapping` wants."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     mapping = {}
-    for address, pages in NAMES.items():
-        package = min(" ".join(pages.values()).split(), key=len).split(".")[0]
-        package = {"int": "python"}.get(package, package)
+    for package, pages in NAMES.items():
         lines = []
         for page, names in pages.items():
             for name in map(_Name, names.split()):
@@ -120,5 +113,5 @@ def inventories(folder):
         head += "# The remainder of this file is compressed using zlib.\n"
         path = Path(folder) / f"{package}.inv"
         path.write_bytes(head.encode() + zlib.compress("".join(lines).encode()))
-        mapping[package] = (address, str(path))
+        mapping[package] = (ADDRESSES[package], str(path))
     return mapping

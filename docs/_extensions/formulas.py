@@ -4,6 +4,7 @@ from docutils import nodes
 
 
 def setup(app):
+    """Registers the renderer that `html_math_renderer` names."""
     app.add_html_math_renderer("katex", (_inline, None), (_block, None))
     app.add_css_file("katex/katex.min.css")
     app.add_js_file("katex/katex.min.js", loading_method="defer")
@@ -18,7 +19,7 @@ def _inline(writer, node):
 
 def _block(writer, node):
     formula = node.astext().strip()
-    if "\\begin{" not in formula and ("\\\\" in formula or "&" in formula):
+    if not formula.startswith("\\begin{") and ("\\\\" in formula or "&" in formula):
         formula = f"\\begin{{aligned}}{formula}\\end{{aligned}}"
     writer.body.append(f'<div class="math notranslate">{writer.encode(formula)}</div>')
     raise nodes.SkipNode

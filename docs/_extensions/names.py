@@ -11,13 +11,13 @@ from sphinx.addnodes import desc, desc_signature, pending_xref
 from sphinx.ext.intersphinx import resolve_reference_any_inventory
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-ALIASES = {"jnp": "jax.numpy", "np": "numpy", "Any": "typing.Any", "Path": "pathlib.Path"}
-ALIASES["Callable"] = "collections.abc.Callable"
+ALIASES = {"jnp": "jax.numpy", "np": "numpy", "Path": "pathlib.Path"}
 OUTSIDE = ("jax", "numpy", "optax")
 NAME = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?", re.DOTALL)
 
 
 def setup(app):
+    """Registers the transform and the search for types."""
     app.add_post_transform(InlineNames)
     app.connect("missing-reference", _bare_type)
     return {"parallel_read_safe": True}
@@ -29,6 +29,7 @@ class InlineNames(SphinxPostTransform):
     default_priority = 5  # before Sphinx resolves references
 
     def run(self):
+        """Goes over the inline code of a page."""
         objects = self.env.domains.python_domain.objects
         for literal in list(self.document.findall(nodes.literal)):
             target = _target(literal.astext(), objects)
@@ -85,7 +86,7 @@ def _described(node):
 
 
 def _bare_type(app, env, node, contnode):
-    """A type as annotations write it: ``Cell`` of a deeper module, ``Any``, ``np.ndarray``."""
+    """A type as annotations write it: ``Cell`` of a deeper module, ``Path``, ``np.ndarray``."""
     name = node.get("reftarget", "")
     first, dot, rest = name.partition(".")
     if node.get("refdomain") != "py":

@@ -7,6 +7,7 @@ import textwrap
 
 
 def setup(app):
+    """Registers the signatures with autodoc."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-signature", _readable)
     return {"parallel_read_safe": True}
