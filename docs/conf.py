@@ -22,6 +22,7 @@ extensions = [
     "formulas",
     "myst_nb",
     "names",
+    "offline",
     "signatures",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
