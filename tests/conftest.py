@@ -28,6 +28,18 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", unreadable)
 
 
+def pytest_collection_modifyitems(items):
+    """The contract's tests run entry by entry, so that those of one entry share its programs."""
+    order = {name: i for i, name in enumerate(dict.fromkeys(map(_entry_of, items)))}
+    items.sort(key=lambda item: order[_entry_of(item)])
+
+
+def _entry_of(item):
+    """The catalogue's entry that this test is about; all other tests are about none."""
+    entry = getattr(item, "callspec", None) and item.callspec.params.get("entry")
+    return getattr(entry, "name", None)
+
+
 @pytest.fixture
 def x64():
     """float64 for the length of one test."""
