@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from lion_jax._lazy import load_when_asked
 
+__version__ = _version("lion-jax")
+
 if TYPE_CHECKING:
     from lion_jax._public import *  # noqa: F403
-
-__version__ = _version("lion-jax")
-__getattr__, __dir__ = load_when_asked(__name__)  # the command line answers --help without jax
+else:
+    __getattr__, __dir__ = load_when_asked(__name__)  # `lion-jax --help` answers without jax

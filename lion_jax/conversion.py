@@ -8,6 +8,9 @@ from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, POSITIVE
 from lion_jax._core.rule import takes
 from lion_jax._core.types import Scalar
 
+__all__ = ["LionHyperparameters", "beta_for_batch", "from_adamw"]
+__dir__ = __all__.copy  # TAB offers no more
+
 _LEAST, _MOST = 3.0, 10.0  # the published range of the factor
 _ADVICE = (
     "Search the learning rate; let its product with the weight decay stay as it was. "

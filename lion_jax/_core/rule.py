@@ -40,9 +40,8 @@ class Factory(Protocol[P, R]):
 
     static_args: tuple[str, ...]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function."""
-        ...
+    # Editors show the function's own docstring where there is none here.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Surround(Protocol):

@@ -6,7 +6,12 @@ that the paths of ``{"a.b": x}`` and ``{"a": {"b": x}}`` would be one), and `lio
 shape, dtype and checksum of each. Trees may thus have any nodes and any keys.
 """
 
-from lion_jax.checkpoints.saving import CheckpointError as CheckpointError
-from lion_jax.checkpoints.saving import latest as latest
-from lion_jax.checkpoints.saving import restore as restore
-from lion_jax.checkpoints.saving import save as save
+from lion_jax.checkpoints.saving import CheckpointError, latest, restore, save
+
+__all__ = [
+    "CheckpointError",
+    "latest",
+    "restore",
+    "save",
+]
+__dir__ = __all__.copy  # TAB offers no more

@@ -5,9 +5,14 @@ the optimizers at top level follow the papers. Numbers may be traced scalars, ``
 schedule from the update count; ``static_args`` names all other arguments.
 """
 
-from lion_jax.compat import holocron as holocron
-from lion_jax.compat import keras as keras
-from lion_jax.compat import lion_pytorch as lion_pytorch
-from lion_jax.compat import llm_foundry as llm_foundry
-from lion_jax.compat import torch as torch
-from lion_jax.compat import wiki as wiki
+from lion_jax.compat import holocron, keras, lion_pytorch, llm_foundry, torch, wiki
+
+__all__ = [
+    "holocron",
+    "keras",
+    "lion_pytorch",
+    "llm_foundry",
+    "torch",
+    "wiki",
+]
+__dir__ = __all__.copy  # TAB offers no more

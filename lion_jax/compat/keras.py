@@ -22,6 +22,9 @@ from lion_jax.combinators.loss_scale import LOSS_SCALE, DynamicLossScale, with_l
 from lion_jax.optimizers.lion import lion as papers_lion
 from lion_jax.primitives.clipping import clip_by_leaf_norm, scale_by_global_norm, shortening
 
+__all__ = ["lion", "loss_scale_optimizer"]
+__dir__ = __all__.copy  # TAB offers no more
+
 _LIMIT = NON_NEGATIVE.constant().or_none().trying("1.0", "None or 0 clips nothing")
 
 

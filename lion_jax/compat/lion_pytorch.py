@@ -10,6 +10,9 @@ from lion_jax.compat.llm_foundry import decoupled_lionw
 from lion_jax.optimizers.lion import INITIAL_RATE
 from lion_jax.optimizers.lion import lion as papers_lion
 
+__all__ = ["lion"]
+__dir__ = __all__.copy  # TAB offers no more
+
 
 @takes(
     lr=LEARNING_RATE,

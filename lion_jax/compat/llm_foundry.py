@@ -14,6 +14,9 @@ from lion_jax._core.types import Betas, Scalar
 from lion_jax.compat._moments import BETAS, LEARNING_RATE, WEIGHT_DECAY
 from lion_jax.optimizers.lion import INITIAL_RATE, constant_rate, decoupled_lion
 
+__all__ = ["decoupled_lionw", "report_metrics"]
+__dir__ = __all__.copy  # TAB offers no more
+
 
 @takes(lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY, initial_lr=INITIAL_RATE.or_none())
 def decoupled_lionw(

@@ -15,6 +15,9 @@ from lion_jax.compat._moments import BETAS, EPS, LEARNING_RATE, WEIGHT_DECAY, re
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
 
+__all__ = ["lion", "lion_formula"]
+__dir__ = __all__.copy  # TAB offers no more
+
 
 @optimizer(
     lambda **_: largest_float(),  # the sign hides how large the decay is

@@ -11,12 +11,27 @@ parameters to such a tree. Its leaves are booleans, or shares of the weight deca
 >= 0. None is all leaves. The functions here make such masks.
 """
 
-from lion_jax.groups.by_path import describe as describe
-from lion_jax.groups.by_path import exclude as exclude
-from lion_jax.groups.by_path import exclude_biases_and_norms as exclude_biases_and_norms
-from lion_jax.groups.by_path import freeze as freeze
-from lion_jax.groups.by_path import labels as labels
-from lion_jax.groups.by_path import multipliers as multipliers
-from lion_jax.groups.by_path import paths as paths
-from lion_jax.groups.by_path import scale_by_group as scale_by_group
-from lion_jax.groups.by_path import select as select
+from lion_jax.groups.by_path import (
+    describe,
+    exclude,
+    exclude_biases_and_norms,
+    freeze,
+    labels,
+    multipliers,
+    paths,
+    scale_by_group,
+    select,
+)
+
+__all__ = [
+    "describe",
+    "exclude",
+    "exclude_biases_and_norms",
+    "freeze",
+    "labels",
+    "multipliers",
+    "paths",
+    "scale_by_group",
+    "select",
+]
+__dir__ = __all__.copy  # TAB offers no more

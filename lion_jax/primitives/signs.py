@@ -28,6 +28,9 @@ from lion_jax._core.leaves import is_none, is_real, is_transformation
 from lion_jax._core.rule import primitive
 from lion_jax._core.types import Leaf, PyTree
 
+__all__ = ["huber", "l2_normalize", "lp_sign", "scale_by_shape", "sign", "tanh", "top_k_sign"]
+__dir__ = __all__.copy  # TAB offers no more
+
 EXPONENT = Number(allowed="in [1, 2]", contains=lambda x: 1 <= x <= 2).trying(
     "1.5", "halfway between the sign and the normalized momentum"
 )

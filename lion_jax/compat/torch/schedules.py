@@ -23,6 +23,9 @@ from lion_jax._core.rule import takes
 from lion_jax._core.types import Scalar
 from lion_jax.compat.torch._annealing import as_count, as_float, half_cosine, power
 
+__all__ = ["cosine_annealing_lr", "exponential_lr", "lambda_lr", "multi_step_lr", "step_lr"]
+__dir__ = __all__.copy  # TAB offers no more
+
 _LR = NON_NEGATIVE.constant().trying("0.1")
 
 
