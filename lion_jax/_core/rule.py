@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._core.calls import bind
 from lion_jax._core.checks import check_match
 from lion_jax._core.counters import next_count, zero
 from lion_jax._core.dtypes import are_narrow, cast, have_one_width, widen, widen_abstract
@@ -131,11 +132,14 @@ def _decorator(
 ) -> Any:
     def decorate(function):
         signature = inspect.signature(function)
+        advice = {
+            name: kind.advice(name, signature.parameters[name].default)
+            for name, kind in kinds.items()
+        }
 
         @functools.wraps(function)
         def checked(*args, **kwargs):
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
+            bound = bind(checked, signature, args, kwargs, advice)
             for name, kind in kinds.items():
                 kind.check(name, bound.arguments[name], signature.parameters[name].default)
             return made_of(function, bound)
