@@ -1,4 +1,4 @@
-"""Updates of a wrapped transformation, as before in shapes and dtypes."""
+"""Updates of a wrapped transformation, in unchanged shapes and dtypes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Leaves: those that a gradient moves, and those that are not looked at.
+"""Kinds of leaves: weights, which a gradient moves, and all others.
 
 A weight is an array of real or complex numbers. Beside weights a tree may hold the functions of an
 equinox module, random keys, integers and booleans: no gradient moves them. None stands for no leaf.

@@ -1,4 +1,4 @@
-"""Updates of some leaves: what has no gradient, or is no weight, stays as it is."""
+"""Updates of trees in which some leaves have no gradient, or are no weights."""
 
 from typing import Any
 

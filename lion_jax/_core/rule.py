@@ -1,8 +1,8 @@
-"""The surround of a rule: what every factory of this library has in common.
+"""Decorators that every factory of this library shares: argument checks, schedules, dtypes.
 
-`@primitive` and `@optimizer` make of a factory for wide arrays and plain numbers what users call:
-its arguments are checked, any of its numbers may be a schedule, it computes in at least float32,
-and it leaves alone what has no gradient. `@combinator` and `@takes` only see to the arguments.
+`@primitive` and `@optimizer` turn a factory for wide arrays and plain numbers into the function
+that users call: they check its arguments, accept a schedule for any number, compute in at least
+float32, and skip leaves without a gradient. `@combinator` and `@takes` only check the arguments.
 """
 
 import functools

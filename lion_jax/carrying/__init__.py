@@ -1,4 +1,4 @@
-"""An optimizer state carried over to a changed chain."""
+"""Carries an optimizer state over to a changed chain."""
 
 from lion_jax.carrying.carry import CarryReport, carry_state
 

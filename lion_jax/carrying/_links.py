@@ -1,4 +1,4 @@
-"""Optimizer states taken apart: which field, of which state, a leaf is in, and where it goes on."""
+"""Takes optimizer states apart into fields, and finds the old field for each new one."""
 
 import collections
 import dataclasses

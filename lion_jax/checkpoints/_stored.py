@@ -1,4 +1,4 @@
-"""The leaves of a tree as orbax has them: their paths and kinds, their bytes, and the way back."""
+"""Converts the leaves of a tree to arrays that orbax stores, and back."""
 
 import itertools
 import zlib

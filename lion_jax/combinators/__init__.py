@@ -1,4 +1,4 @@
-"""A transformation in, a transformation out; they know no algorithm by name."""
+"""Wrappers that take any optax transformation and return another."""
 
 from lion_jax.combinators.accumulation import AccumulationState, with_accumulation
 from lion_jax.combinators.averaging import (

@@ -38,7 +38,7 @@ def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -
     inside = {_ROUNDED[type(node).__name__] for node in nodes if _is_rounded(node)}
     for rounding in sorted(inside & {*remedies}):
         raise ValueError(
-            f"{name} must not be around {rounding}, where it would keep the rounded weights and "
+            f"{name} must not wrap {rounding}, where it would keep the rounded weights and "
             f"lose the small steps between them; got an inner transformation with {rounding} in "
             f"it. Try {remedies[rounding]}."
         )

@@ -47,7 +47,8 @@ def lion(
       weight_decay: :math:`\lambda` >= 0.
       decoupled_weight_decay: whether the decay is independent of the size of ``lr``.
       initial_lr: :math:`\eta_0` > 0, read only for a decoupled decay. None takes a constant ``lr``;
-        with a schedule it must be given: what the peer's optimizer was constructed with.
+        with a schedule it must be given: the ``lr`` with which the original optimizer was
+        constructed.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.

@@ -1,4 +1,4 @@
-"""llm-foundry's optimizers, which zeta copied."""
+"""llm-foundry's Lion and its metrics, which zeta copied."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def decoupled_lionw(
       betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
       weight_decay: :math:`\lambda` >= 0.
       initial_lr: :math:`\eta_0` > 0. None takes a constant ``lr``; with a schedule it must be
-        given: what the peer's optimizer was constructed with.
+        given: the ``lr`` with which the original optimizer was constructed.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -84,9 +84,10 @@ def report_metrics(
       \eta_t \operatorname{sign}(\beta_1 m_t + (1 - \beta_1) g_t)
       - \frac{\eta_t}{\eta_0} \lambda \theta_t
 
-    It departs from the step that was taken: its update is computed anew from the momentum and the
-    parameters after the step, and its two parts differ in sign. :func:`lion_jax.with_metrics`
-    measures the step itself. llm-foundry 0.22 reports the four norms, zeta 2.8 the cosines too.
+    The metrics are not those of the step that was taken: the update is computed again from the
+    momentum and the parameters after the step, and its two parts differ in sign.
+    :func:`lion_jax.with_metrics` measures the step itself. llm-foundry 0.22 reports the four norms,
+    zeta 2.8 the cosines too.
 
     Args:
       gradients: :math:`g_t`, a tree like the parameters.

@@ -1,4 +1,4 @@
-"""Two rules that the encyclopedic page on Lion gives, neither of them the paper's."""
+"""Two rules from the encyclopedic page on Lion; neither is the paper's."""
 
 from typing import NamedTuple
 

@@ -1,10 +1,10 @@
-"""The same optimizer on many chips.
+"""Optimizers on many chips: shardings for their state, and exchanges of signs.
 
     sharding = state_sharding(optimizer, params, param_sharding)  # of any transformation's state
     state = jax.jit(optimizer.init, out_shardings=sharding)(params)
 
-Within `jax.shard_map` or `jax.pmap` :func:`majority_vote` exchanges signs in place of gradients,
-and :func:`sign_gather` shards the state of a rule made of signs, gathering signs, not weights.
+Within `jax.shard_map` or `jax.pmap` :func:`majority_vote` exchanges signs instead of gradients, and
+:func:`sign_gather` shards the state of a sign rule and gathers signs instead of weights.
 """
 
 from lion_jax.distributed.majority_vote import majority_vote

@@ -1,7 +1,7 @@
 """Rules with no evidence beyond their authors' own.
 
-They hold the promises of all other rules: see docs/design.md. What does not hold is that anybody
-else has found them useful; names and arguments may change.
+They keep the contract of all other rules (see docs/design.md), but nobody else is known to have
+found them useful. Names and arguments may change.
 """
 
 from lion_jax.experimental.olion import olion

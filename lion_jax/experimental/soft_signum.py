@@ -55,7 +55,7 @@ def soft_signum(
     eps: float = 1e-4,
     max_temperature: float = 20.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SoftSignum, which nobody but its authors has tried: Signum whose sign softens at the end.
+    r"""SoftSignum: Signum whose sign softens at the end; nobody but its authors has tried it.
 
     .. math::
 

@@ -1,10 +1,10 @@
 """Parameter groups by path: decay masks, multipliers, labels and freezing.
 
-A leaf's path is its keys joined by slashes: ``layer/kernel``, ``blocks/0/attn/w``. The ``value``
-that flax nnx puts below each variable is left out. A pattern is a regular expression, searched for
-anywhere in the path, or a function ``(path, leaf) -> bool``, which may ask for the shape and dtype
-of the leaf and no more: the leaf may be traced or abstract. A regular expression that matches no
-leaf is refused when it meets the parameters, with the paths that it nearly matches.
+A leaf's path is its keys joined by slashes: ``layer/kernel``, ``blocks/0/attn/w``. The key
+``value``, which flax nnx puts below each variable, is left out. A pattern is a regular expression,
+searched for anywhere in the path, or a function ``(path, leaf) -> bool``. The function may read
+only the leaf's shape and dtype, since the leaf may be traced or abstract. A regular expression that
+matches no leaf raises an error at ``init``, which lists the paths that it nearly matches.
 
 The ``mask`` of a rule is a tree like the parameters or a prefix of one, or a function from
 parameters to such a tree. Its leaves are booleans, or shares of the weight decay: finite numbers

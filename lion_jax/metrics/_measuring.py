@@ -1,4 +1,4 @@
-"""One step as sums over the entries of each parameter, and the metrics that these make."""
+"""Measures a step by sums over the entries of each parameter, and computes metrics from them."""
 
 import math
 from collections.abc import Container, Iterator, Sequence

@@ -61,7 +61,7 @@ def with_metrics(
     every: int = 1,
     sign_flips: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Measures every step of a transformation, for :func:`read_metrics` to read from the state.
+    r"""Measures every step of a transformation, and keeps the metrics for :func:`read_metrics`.
 
     .. math::
 
@@ -69,9 +69,9 @@ def with_metrics(
       \quad \cos(u_t, g_t), \ \cos(m_t, g_t), \quad \ldots \qquad
       \text{of } u_t, s_t = \operatorname{inner}(g_t, s_{t-1}, \theta_{t-1})
 
-    The updates and the inner state are those of the inner transformation. Its gradients are
-    measured as they come, before any clipping within it; its updates as they go, which is the step
-    really taken: put it inside of what changes them further or skips them.
+    The updates and the inner state are those of the inner transformation. Gradients are measured as
+    they come in, before any clipping inside. Updates are measured as they go out, as
+    the step that is taken: put this inside combinators that change or skip updates afterwards.
 
     Args:
       inner: the transformation to measure, its learning rate included.

@@ -1,9 +1,10 @@
 """Named algorithms: each body is one `optax.chain` of primitives.
 
-Numbers may be Python's or traced scalars, those of type ``ScalarOrSchedule`` also schedules from
-the update count. A factory's ``static_args`` names all other arguments, masks included, for
-``optax.inject_hyperparams``. Everything is computed in at least float32 and rounded once. A number
-out of range is a ValueError, one of the wrong type a TypeError. See docs/arguments.md.
+Numbers may be Python or traced scalars; arguments of type ``ScalarOrSchedule`` may also be
+schedules from the update count. A factory's ``static_args`` names all other arguments, masks
+included, for ``optax.inject_hyperparams``. Everything is computed in at least float32 and rounded
+once. A number out of range raises a ValueError, one of the wrong type a TypeError. See
+docs/arguments.md.
 """
 
 from lion_jax._core.hyperparameters import HyperparametersState

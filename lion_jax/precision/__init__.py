@@ -1,4 +1,4 @@
-"""The same optimizer in fewer bytes, and what rounding does to its steps."""
+"""Optimizers in fewer bytes, and the effect of rounding on their steps."""
 
 from lion_jax.precision.audit import audit_dead_steps
 from lion_jax.precision.master_weights import (

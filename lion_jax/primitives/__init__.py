@@ -2,8 +2,8 @@
 
 Numbers, schedules, masks and ``static_args`` are those of :mod:`lion_jax.optimizers`. The
 arithmetic is at least float32, and updates are rounded once to the parameters' dtype, or to the
-gradients' if ``update`` gets no parameters. A number out of range is a ValueError, one of the wrong
-type a TypeError.
+gradients' if ``update`` gets no parameters. A number out of range raises a ValueError, one of the
+wrong type a TypeError.
 """
 
 from lion_jax.primitives import signs

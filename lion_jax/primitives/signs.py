@@ -1,4 +1,4 @@
-r"""Shapes: what may stand in the place of Lion's sign.
+r"""Shapes for Lion-K: functions that replace Lion's sign.
 
 Each is a transformation from the interpolated momentum :math:`c` to a direction :math:`u` and has
 no state: :func:`lion_jax.lion_k` puts one between the momentum and the weight decay. Each direction
@@ -89,7 +89,7 @@ def sign() -> optax.GradientTransformationExtraArgs:
 
 @primitive(p=EXPONENT)
 def lp_sign(p: optax.ScalarOrSchedule = 1.5) -> optax.GradientTransformationExtraArgs:
-    r"""Between the sign and the normalized momentum: the slope of an :math:`\ell_p` norm.
+    r"""A shape between the sign and the normalized momentum: the slope of an :math:`\ell_p` norm.
 
     .. math::
 
@@ -227,7 +227,7 @@ def l2_normalize(axis: int | None = None) -> optax.GradientTransformationExtraAr
 
 @primitive(k=COUNT_OR_SHARE)
 def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
-    r"""The sign of the largest entries of each leaf; the others stay where they are.
+    r"""The sign of the largest entries of each leaf, and 0 for the others.
 
     .. math::
 
@@ -239,8 +239,8 @@ def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
     :math:`\lVert \theta \rVert_1 \le k / \lambda`.
 
     Args:
-      k: how many entries of each leaf, an integer >= 1; or which share of them in (0, 1], rounded
-        up. Python numbers: the count is known before tracing.
+      k: the number of entries of each leaf, an integer >= 1, or the share of them in (0, 1],
+        rounded up. It must be a Python number: the count is known before tracing.
 
     Returns:
       A transformation of updates that keeps shapes, each entry -1, 0 or 1 without unit, in the
@@ -259,8 +259,8 @@ def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
       [ 0. -1.  0.  1.]
 
     Notes:
-      It sorts each leaf, which takes far longer than the rest of a step; on sharded leaves XLA
-      gathers them first.
+      Each leaf is sorted, which takes far longer than the rest of a step; XLA gathers sharded
+      leaves first.
     """
     inside = leafwise(_top_k_sign, real_for="signs.top_k_sign", k=(k,))
 
@@ -277,7 +277,7 @@ def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
 
 @primitive()
 def scale_by_shape() -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies each matrix by 2 / (rows + columns), for learning rates that carry over widths.
+    r"""Multiplies each matrix by 2 / (rows + columns), for learning rates that suit any width.
 
     .. math::
 

@@ -245,7 +245,8 @@ def tadam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``TAdam`` of pylocron.
 
-    It is :func:`lion_jax.tadam` under the peer's names. Leaves of rank 0 work here.
+    It is :func:`lion_jax.tadam` under the peer's names. Leaves of rank 0 work here, unlike in
+    pylocron.
 
     Args:
       lr: :math:`\eta` >= 0.

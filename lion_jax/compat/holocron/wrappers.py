@@ -47,7 +47,7 @@ def scout(
     r"""``Scout`` of pylocron.
 
     It departs from :func:`lion_jax.scout`: a single entry that does not move, or a period of 1,
-    makes the coherence 0 / 0, and then all fast weights return to the slow ones, which stay.
+    makes the coherence 0 / 0; then all fast weights return to the slow ones, and these do not move.
 
     Args:
       inner: the transformation that moves the fast weights.

@@ -1,10 +1,10 @@
-"""PyTorch's learning-rate schedulers that are functions of the count alone, as schedules.
+"""PyTorch's learning-rate schedulers, as functions of the update count.
 
 Each function returns a schedule: from the count of the updates before a step to the learning rate
 of that step. torch's loop steps the optimizer and then the scheduler, so its n-th
 ``scheduler.step()`` leaves the rate of count n. Counts are integers, traced or mapped if you like.
-Rates have the shape of the count, in float64 under x64 and in float32 otherwise. Where torch makes
-a rate from the one before, these are its closed forms: equal up to rounding.
+Rates have the shape of the count, in float64 under x64 and in float32 otherwise. Where torch
+computes a rate from the previous one, these are the closed forms: equal up to rounding.
 
 References:
   `torch.optim.lr_scheduler
