@@ -1,4 +1,4 @@
-"""Messages for calls that do not fit a function: its own words for what other libraries say."""
+"""Binds the arguments of a call; its messages translate the words of other libraries."""
 
 import difflib
 import importlib
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _SAME = (
-    ("learning_rate", "lr", "base_lr", "step_size", "eta"),
+    ("learning_rate", "lr", "base_lr", "eta"),
     ("initial_learning_rate", "initial_lr"),
     ("b1", "beta1", "beta_1", "betas", "beta", "momentum"),
     ("b2", "beta2", "beta_2", "betas"),
@@ -60,18 +60,18 @@ def bind(
     kwargs: Mapping[str, object],
     advice: Mapping[str, str],
 ) -> inspect.BoundArguments:
-    """The arguments of a call by name, with the defaults of those that are missing.
+    """Binds the arguments of a call to their names, and fills in defaults.
 
     Args:
-      function: the one that is called.
+      function: the function that is called, for messages.
       signature: its signature.
       args: its positional arguments.
       kwargs: its named arguments.
       advice: for some arguments, the end of a message: a value to try.
 
     Raises:
-      TypeError: the signature does not accept them, or a learning rate holds parameters. The
-        message has the function's own words for those of PyTorch, Keras and others.
+      TypeError: the arguments do not fit the signature, or parameters stand in the place of a
+        learning rate. The message translates words of PyTorch, Keras and optax.
     """
     try:
         bound = signature.bind(*args, **kwargs)
@@ -98,21 +98,21 @@ def _misfit(
     if unknown := [word for word in kwargs if word not in parameters]:
         is_like_torch = next(iter(parameters), "") in _RATES and any(map(_are_parameters, args[:1]))
         return _no_such(function, parameters, unknown) + (f" {_INIT}" if is_like_torch else "")
+    if twice := [each for each in placed if each in kwargs]:
+        return f"{name} got {twice[0]!r} twice, by position and by name."
     if len(args) > len(by_place):
         count = f"{len(by_place)} positional argument{'s' if len(by_place) != 1 else ''}"
         listed = f": {', '.join(by_place)}" if by_place else ""
         named = [each for each in parameters if each not in by_place]
         rest = f" Name the others: {', '.join(named)}." if named else ""
         return f"{name} takes at most {count}{listed}; got {len(args)}.{rest}"
-    if twice := [each for each in placed if each in kwargs]:
-        return f"{name} got {twice[0]!r} twice, by position and by name."
     given = {*placed, *kwargs}
     missing = next(n for n, p in parameters.items() if p.default is p.empty and n not in given)
     return f"{name} needs the argument {missing!r}. {advice.get(missing, '')}".rstrip()
 
 
 def _are_parameters(value: object) -> bool:
-    """Tells whether a value is what PyTorch's optimizers take first, and no hyperparameter."""
+    """Tells whether a value may be a model's parameters, which PyTorch's optimizers take first."""
     return isinstance(value, Mapping | list | tuple | Iterator)
 
 
@@ -134,20 +134,23 @@ def _hint(word: str, parameters: Iterable[str]) -> str:
     here = [name for name in parameters if name in same]
     if here:
         return f"here: {' and '.join(map(repr, here))}"
+    if word in _ELSEWHERE:
+        return _ELSEWHERE[word]
     close = difflib.get_close_matches(word, [*parameters], n=1)
-    return f"did you mean {close[0]!r}?" if close else _ELSEWHERE.get(word, "")
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _namesake(function: Callable[..., object], words: Iterable[str]) -> str | None:
-    """The function of the same name elsewhere that takes all the words, where there is one.
+    """Finds a function of the same name elsewhere that takes all the words.
 
-    Only the message needs the rooms above this one, so they load here.
+    Only a message needs the packages above this one, so they are imported here.
     """
     compat = importlib.import_module("lion_jax.compat")
     peers = [f"{compat.__name__}.{peer}" for peer in compat.__all__]
     for module in ("lion_jax", *peers, "optax"):
         other = getattr(importlib.import_module(module), function.__name__, None)
-        is_other = callable(other) and other is not function
-        if is_other and {*words} <= {*inspect.signature(other).parameters}:
+        if other is None or other is function:
+            continue
+        if {*words} <= {*inspect.signature(other).parameters}:
             return f"{module}.{function.__name__}"
     return None
