@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optax
 import pytest
 from catalogue import CATALOGUE
@@ -233,8 +234,11 @@ def test_messages_read(factory, arguments, message):
     assert refused(factory, **arguments) == message
 
 
+WEIGHT = np.ones(2)
+
+
 @pytest.mark.parametrize("factory", [lion_jax.lion, lion_jax.tiger, compat.torch.adamw])
-@pytest.mark.parametrize("params", [{"w": 1.0}, [1.0], (1.0,), iter([1.0])])
+@pytest.mark.parametrize("params", [{"w": 1.0}, [WEIGHT], (WEIGHT, 1.0), iter([1.0])])
 def test_parameters_in_the_place_of_a_learning_rate_are_sent_to_init(factory, params):
     assert "The parameters go to init" in refused(factory, params)
     assert "The parameters go to init" in refused(factory, params, learningrate=1e-3)

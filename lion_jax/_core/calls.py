@@ -113,7 +113,9 @@ def _misfit(
 
 def _are_parameters(value: object) -> bool:
     """Tells whether a value may be a model's parameters, which PyTorch's optimizers take first."""
-    return isinstance(value, Mapping | list | tuple | Iterator)
+    if isinstance(value, list | tuple):  # one of numbers alone is rather a list of rates
+        return not all(isinstance(each, int | float) for each in value)
+    return isinstance(value, Mapping | Iterator)
 
 
 def _no_such(

@@ -82,8 +82,8 @@ def check_match(name: str, updates: optax.Updates, params: PyTree) -> None:
     """Refuses a leaf that would broadcast with its parameter, or lose an imaginary part to it.
 
     Args:
-      name: what the updates are, for the message.
-      updates: a tree like the parameters; None for what has no gradient.
+      name: a word for the updates, for the message.
+      updates: a tree like the parameters; None for a missing gradient.
       params: the parameters; looked at only where there is an update.
 
     Raises:

@@ -35,7 +35,7 @@ class Kind:
     is_optional: bool = False
 
     def check(self, name: str, value: object, default: object = _NO_DEFAULT) -> None:
-        """Refuses what is not of this kind.
+        """Refuses a value that is not of this kind.
 
         Args:
           name: of the argument.
@@ -89,14 +89,14 @@ class Number(Kind):
     other: type | None = None
 
     def check(self, name: str, value: object, default: object = _NO_DEFAULT) -> None:
-        """Refuses what is no such number; of a jax array only another shape or dtype."""
+        """Refuses other values; of a jax array only another shape or dtype."""
         is_other = self.other is not None and isinstance(value, self.other)
         if is_other or (self.takes_schedule and callable(value)):
             return
         super().check(name, value, default)
 
     def refuse(self, name: str, value: object, advice: str) -> None:
-        """Raises for what is no real scalar, and for one outside the range."""
+        """Raises for a value that is no real scalar, or outside the range."""
         if not is_real(value):
             other = "schedule" if self.takes_schedule else self.other and self.other.__name__
             kinds = f"a number or a {other}" if other else "a number"

@@ -46,7 +46,7 @@ class Factory(Protocol[P, R]):
 
 
 class Surround(Protocol):
-    """A decorator of functions that make transformations; their arguments stay as they are."""
+    """A decorator of functions that make transformations; it does not change their arguments."""
 
     def __call__(
         self, function: Callable[P, optax.GradientTransformation]
@@ -78,7 +78,7 @@ def primitive(**kinds: Kind) -> Surround:
 
 
 def optimizer(weight_bound: Callable[..., Scalar] | None = None, /, **kinds: Kind) -> Surround:
-    """Surrounds a named algorithm, whose state shows the numbers that were in force.
+    """Surrounds a named algorithm, whose state shows the hyperparameters of the last update.
 
     Every update writes all of them anew, so that a restored state shows the numbers of this run and
     not those of the one that saved it. There is always a counter: a state outlives the change from
@@ -109,7 +109,7 @@ def combinator(**kinds: Kind) -> Surround:
 
 
 def takes(**kinds: Kind) -> Callable[[Callable[P, R]], Factory[P, R]]:
-    """Checks the arguments of any function, and hands them on as they are.
+    """Checks the arguments of any function, and hands them on unchanged.
 
     Args:
       **kinds: what each argument may be, by its name.
@@ -232,7 +232,7 @@ def _following(
     arguments: dict[str, Any],
     kinds: Mapping[str, Kind],
 ) -> tuple[dict[str, optax.Schedule], Callable[..., Any]]:
-    """The schedules among the arguments, and from a count the rule and the arguments in force.
+    """The schedules among the arguments, and a function from a count to the rule and its arguments.
 
     The rule is made here once, which refuses arguments that make no sense together, and made anew
     only where a schedule has a new number for it.
@@ -259,7 +259,7 @@ def _following(
 def _widened(
     updates: optax.Updates, params: optax.Params | None
 ) -> tuple[optax.Updates, optax.Params | None]:
-    """Gradients and parameters in at least float32; None for what has no gradient."""
+    """Gradients and parameters in at least float32; None for leaves without a gradient."""
     gradients, weights = gradients_of_weights(updates, params)
     if weights is None:
         return map_present(widen, gradients, gradients), None

@@ -152,12 +152,12 @@ def latest(folder: str | os.PathLike[str]) -> int | None:
 
 
 class _Checkpoint(NamedTuple):
-    """One of those in a folder.
+    """A checkpoint in a folder.
 
     Attributes:
-      folder: that has it.
-      step: its name in there.
-      steps: of all checkpoints in there, in order.
+      folder: the folder that has it.
+      step: its name in the folder.
+      steps: those of all checkpoints in the folder, in order.
     """
 
     folder: Any

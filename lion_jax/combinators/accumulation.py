@@ -21,8 +21,8 @@ class AccumulationState(NamedTuple):
 
     Attributes:
       gradient_sum: sum of the gradients since the last step, a tree like the parameters, each leaf
-        of its parameter's shape and dtype, but at least float32; None for what is no
-        floating-point number.
+        of its parameter's shape and dtype, but at least float32; None for leaves of no
+        floating-point numbers.
       micro_step: the number of gradients in the sum, int32 of shape (), less than `every`.
       inner_state: state of the inner transformation.
     """
@@ -55,7 +55,7 @@ def with_accumulation(
 
     Args:
       inner: the transformation of the mean, its learning rate included.
-      every: k >= 1, in calls of ``update``; 1 leaves the inner transformation as it is.
+      every: k >= 1, in calls of ``update``; 1 does not change the inner transformation.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -110,7 +110,7 @@ def with_accumulation(
 
 
 def _mean_and_sum(updates, gradient_sum, every, is_step):
-    """The mean to take a step by, and the sum to go on from; what has no sum is handed on."""
+    """The mean for a step, and the next sum; leaves without a sum are handed on."""
     sums, treedef = jax.tree.flatten(gradient_sum, is_leaf=is_none)
     gradients = treedef.flatten_up_to(updates)
     wide = [
@@ -123,7 +123,7 @@ def _mean_and_sum(updates, gradient_sum, every, is_step):
 
 
 def _accumulate(g, gradient_sum, *, every, is_step):
-    """The mean to take a step by, and the sum to go on from.
+    """The mean for a step, and the next sum.
 
     The sum is written twice, since one that both need would tempt the TPU compiler to put it into
     memory: AdamW would then move 56 bytes per parameter rather than 36.

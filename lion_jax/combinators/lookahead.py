@@ -61,7 +61,7 @@ def lookahead(
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.
       sync_period: k >= 1, in steps.
-      slow_step_size: :math:`\alpha` in [0, 1]. 1 leaves the inner transformation as it is; 0 never
+      slow_step_size: :math:`\alpha` in [0, 1]. 1 does not change the inner transformation; 0 never
         moves the slow weights.
       reset_inner: whether the inner state starts anew at each synchronization: its moments, the
         states of combinators inside, and its step counters, so a schedule inside begins again.

@@ -56,7 +56,7 @@ class DynamicLossScale:
     growth_interval: int = 2000
 
     def __post_init__(self):
-        """Refuses what is out of range."""
+        """Refuses arguments out of range."""
         LOSS_SCALE.check("initial", self.initial, 2.0**15)
         integer().check("growth_interval", self.growth_interval, 2000)
 
@@ -244,7 +244,7 @@ def _with_dynamic(inner, dynamic, axis_name):
 
 
 def _unscale_leaves(updates, loss_scale):
-    """The gradients of the loss itself: float16 could not hold what it was scaled up for."""
+    """The gradients of the loss itself, at least float32: float16 could not hold small ones."""
     leaves, treedef = jax.tree.flatten(updates)
     wide = [jnp.asarray(g, at_least_float32(g)) if is_weight(g) else None for g in leaves]
     (unscaled,) = map_leaves(_unscale, (wide,), loss_scale=loss_scale)

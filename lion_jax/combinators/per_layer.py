@@ -138,7 +138,7 @@ def per_layer(
 
 
 def _layers(where: Where, params: optax.Params) -> list[int]:
-    """How many leading axes of each leaf are layers, None included."""
+    """The number of leading axes of each leaf that are layers, None included."""
     by_path = isinstance(where, str | re.Pattern)
     tree = first_match([(where, 1)], default=0) if by_path else where
     leaves = jax.tree.leaves(params, is_leaf=is_none)

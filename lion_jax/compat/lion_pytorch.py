@@ -39,7 +39,7 @@ def lion(
 
     where ``decoupled_weight_decay`` puts :math:`\lambda / \eta_0` in the place of :math:`\lambda`.
     The rule is the paper's. It is :func:`lion_jax.lion` or :func:`lion_jax.decoupled_lion` under
-    the peer's names, less ``use_triton``, which stands before ``decoupled_weight_decay`` there.
+    lion-pytorch's names, without ``use_triton``, which precedes ``decoupled_weight_decay`` there.
 
     Args:
       lr: :math:`\eta` >= 0.

@@ -34,9 +34,9 @@ def decoupled_lionw(
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
     It departs from the paper: the decay is scaled by :math:`\eta_t / \eta_0`, not by
-    :math:`\eta_t`. The peer reads :math:`\eta_0` from its parameter groups, where a one-cycle
-    schedule overwrites it; here it is an argument. It is :func:`lion_jax.decoupled_lion` under the
-    peer's names.
+    :math:`\eta_t`. llm-foundry reads :math:`\eta_0` from its parameter groups, where a one-cycle
+    schedule overwrites it; here it is an argument. It is :func:`lion_jax.decoupled_lion` under
+    llm-foundry's names.
 
     Args:
       lr: :math:`\eta` >= 0.
@@ -75,7 +75,7 @@ def decoupled_lionw(
 def report_metrics(
     gradients: optax.Updates, params: optax.Params, state: optax.OptState
 ) -> dict[str, jax.Array]:
-    r"""``DecoupledLionW.report_per_parameter_metrics``, called after a step as the peer calls it.
+    r"""``DecoupledLionW.report_per_parameter_metrics``, called after a step as there.
 
     .. math::
 
@@ -96,9 +96,10 @@ def report_metrics(
         also within a chain or a combinator.
 
     Returns:
-      By the peer's names, ``l2_norm/moment/<path>`` and so on for ``param``, ``update`` and
-      ``grad``, ``cosine/update_grad/<path>`` and ``cosine/moment_grad/<path>``; scalars in at least
-      float32. Paths are those of :func:`lion_jax.read_metrics`, so that slashes in names are safe.
+      Metrics under llm-foundry's names: ``l2_norm/moment/<path>`` and so on for ``param``,
+      ``update`` and ``grad``, ``cosine/update_grad/<path>`` and ``cosine/moment_grad/<path>``;
+      scalars in at least float32. Paths are those of :func:`lion_jax.read_metrics`, so that slashes
+      in names are safe.
 
     Raises:
       ValueError: a state of no such optimizer, or of several.

@@ -36,8 +36,9 @@ def lion(
       m_t &= \beta_1 m_{t-1} + (1 - \beta_1) d_t \\
       \theta_t &= \theta_{t-1} - \eta_t \operatorname{sign}(\beta_2 m_t + (1 - \beta_2) d_t)
 
-    It departs from the paper: the decay goes through the sign, and the momentum moves first. The
-    latter is the paper's rule with other betas, :math:`\beta_1 \beta_2` and :math:`\beta_1`.
+    It departs from the paper: the decay is part of the sign's argument, and the momentum is updated
+    first. The latter is the paper's rule with other betas, :math:`\beta_1 \beta_2` and
+    :math:`\beta_1`.
 
     Args:
       lr: :math:`\eta` >= 0.

@@ -231,7 +231,7 @@ def _mean_parts(gradients: Leaves, dimensions: Dimensions, axis_name: AxisName, 
 
 
 def _gather(directions: Leaves, dimensions: Dimensions, axis_name: AxisName, n: int) -> Leaves:
-    """The signs of all replicas' parts, joined, and of what each of them has in whole."""
+    """The signs of all replicas' parts, joined, and of leaves that each replica has in whole."""
     signs = [None if u is None else signs_of(u) for u in directions]
     split = {i: d for i, d in enumerate(dimensions) if d is not None and signs[i] is not None}
     parts = [signs[i] for i in split]

@@ -29,13 +29,13 @@ class MetricsState(NamedTuple):
     """State of `with_metrics`.
 
     Attributes:
-      update_count: updates so far, int32 of shape (); once it is the largest int32, it goes on in
-        a circle of `every` counts.
+      update_count: updates so far, int32 of shape (); once it is the largest int32, it cycles
+        through `every` counts.
       metrics: those of all parameters together by name, each of shape (), float32 (float64 where a
         parameter is), and `step`, the update that they are of, int32.
       per_parameter: the same for one parameter, by its path; None if not asked for.
-      signs: signs of that update, int8 like the parameters, None for what is no floating-point
-        number; without entries where there are too many, None if they are not to be compared.
+      signs: signs of that update, int8 like the parameters, None for leaves of no floating-point
+        numbers; without entries where there are too many, None if they are not to be compared.
       inner_state: state of the inner transformation.
     """
 
@@ -307,7 +307,7 @@ def _is_known(metrics: dict[str, jax.Array]) -> jax.Array:
 
 
 def _behind_barrier(leaf: Any) -> Any:
-    """The same array, which compilers take for another one; functions as they are."""
+    """The same array, which compilers take for another one; functions do not change."""
     return jax.lax.optimization_barrier(leaf) if is_weight(leaf) else leaf
 
 

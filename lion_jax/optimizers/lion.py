@@ -22,7 +22,7 @@ INITIAL_RATE = POSITIVE.constant().trying("1e-4", "the schedule's peak")
 
 
 def weight_bound(*, weight_decay: jax.Array, **_: jax.Array) -> jax.Array:
-    """Where the decay takes as much as a sign gives: eta lambda |theta| = eta."""
+    """The size at which the decay balances a sign: eta lambda |theta| = eta."""
     return inverse(weight_decay, largest_float())
 
 
@@ -195,7 +195,7 @@ def constant_rate(
     name: str = "learning_rate",
     initial_name: str = "initial_learning_rate",
 ) -> Scalar:
-    """Refuses a schedule, and a rate that cannot stand for the initial one."""
+    """Refuses a schedule, and a rate that cannot be the initial one."""
     if callable(rate):
         raise ValueError(
             f"{initial_name} must be finite and > 0 when {name} is a schedule; got None. "

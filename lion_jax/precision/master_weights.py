@@ -182,8 +182,8 @@ def set_master_params(
     Args:
       master: the weights, a tree like the parameters, of any floating dtype.
       params: the parameters, for their dtypes.
-      state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth. All else
-        in it stays as it is.
+      state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth. Nothing
+        else in it changes.
 
     Returns:
       The weights rounded to the parameters' dtypes, and the state with the corrections to them:
@@ -235,7 +235,7 @@ def _with_corrections(params: PyTree, correction: PyTree) -> Iterator[tuple[KeyP
 
 
 def _by_names(tree: PyTree) -> dict[Names, tuple[KeyPath, Any]]:
-    """The leaves, and what stands for absent ones, by what a tree of other nodes calls them too."""
+    """The leaves and placeholders by name, in words that do not depend on the types of nodes."""
     below = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_absent)
     return {names_of(keys): (keys, leaf) for keys, leaf in below}
 
@@ -252,7 +252,7 @@ def _join(p: jax.Array, correction: jax.Array) -> jax.Array:
 
 @jax.jit
 def _stored(w: jax.Array, p: jax.Array) -> jax.Array:
-    """A weight as it is stored."""
+    """A weight in its stored dtype."""
     return round_to(jnp.asarray(w, jnp.float32), p.dtype).astype(p.dtype)
 
 
@@ -271,7 +271,7 @@ def _move_leaves(
     threshold: jax.Array,
     is_of_integers: bool,
 ) -> tuple[PyTree, PyTree]:
-    """Steps of the stored parameters and new corrections; as they were where there is no step."""
+    """Steps of the stored parameters and new corrections; unchanged where there is no step."""
     corrections, treedef = jax.tree.flatten(correction, is_leaf=is_none)
     columns = (corrections, *(treedef.flatten_up_to(tree) for tree in (params, master)))
     moved = [

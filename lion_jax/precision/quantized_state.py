@@ -268,7 +268,7 @@ class _Store(NamedTuple):
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
 
     def _code(self, path: KeyPath, squares: "_Squares") -> Code | None:
-        """The code of the moment at a path; None if it is kept as it is."""
+        """The code of the moment at a path; None if it is not quantized."""
         name = _field(path)
         if name in _KEPT:
             return None
@@ -277,7 +277,7 @@ class _Store(NamedTuple):
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
     def _planned(self, x: Any, shape: tuple[int, ...] | None) -> tuple[int, jax.Array | None]:
-        """The axis of a moment to group along, and what stands for exponents if there is none.
+        """The axis of a moment to group along, and a placeholder for exponents if there is none.
 
         Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
         one less.
@@ -345,7 +345,7 @@ def _squares(state: optax.OptState) -> _Squares:
 
 
 def _field(path: KeyPath) -> str:
-    """The name of what is at a path: a field, or the key of a dictionary."""
+    """The name at a path: a field, or the key of a dictionary."""
     return str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
 
 
@@ -423,7 +423,7 @@ def _longest_or_rows(shape: tuple[int, ...]) -> int:
 
 
 def _with_other_codes(x: Any) -> Any:
-    """A moment of other integers, or another array; exponents stay, with what they are spread to.
+    """A moment with other integers, or another array; the exponents are kept.
 
     XLA:TPU writes out what is spread over rows that groups do not divide.
     """

@@ -284,8 +284,8 @@ def scale_by_shape() -> optax.GradientTransformationExtraArgs:
       u \leftarrow \frac{2}{\text{rows} + \text{columns}} u
 
     with the last two axes of a leaf; those before count layers or heads. Chain it behind a sign,
-    with a learning rate as many times larger as the network is wide. Leaves of rank 0 and 1 stay
-    as they are.
+    with a learning rate as many times larger as the network is wide. Leaves of rank 0 and 1 do not
+    change.
 
     Returns:
       A transformation of updates that keeps shapes and units, in the parameters' dtype.
@@ -347,7 +347,7 @@ def _top_k_sign(c, *, k):
 
 
 def count_of(k: float, size: int) -> int:
-    """How many of `size` entries a count or a share is."""
+    """The number of entries, out of `size`, that a count or a share means."""
     return int(k) if isinstance(k, int | np.integer) else math.ceil(k * size)
 
 
@@ -363,7 +363,7 @@ def _check_size(k: float, tree: PyTree) -> None:
 
 
 def shaped_by(shape: Any) -> optax.GradientTransformationExtraArgs:
-    """The link of a chain that applies a shape, and refuses what is not like the momentum.
+    """The link of a chain that applies a shape; refuses a direction unlike the momentum.
 
     Args:
       shape: a transformation, or a function of one leaf.

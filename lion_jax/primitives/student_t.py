@@ -26,8 +26,8 @@ class ScaleByStudentTState(NamedTuple):
       count: updates so far, int32 of shape ().
       mu: first moment m, a tree like the parameters, at least float32.
       nu: second moment v, of the same shapes and dtypes.
-      total_weight: W, what the gradients in m weigh together: a tree like the parameters with a
-        scalar for each, at least float32.
+      total_weight: W, the sum of the weights of the gradients in m: a tree like the parameters with
+        a scalar for each, at least float32.
       nu_max: the largest second moment so far, like v; None without ``amsgrad``.
     """
 

@@ -143,7 +143,7 @@ def ralars(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``RaLars`` of pylocron.
 
-    It is :func:`lion_jax.ralars` under the peer's names: rectified Adam with LAMB's ratio.
+    It is :func:`lion_jax.ralars` under pylocron's names: rectified Adam with LAMB's ratio.
 
     Args:
       lr: :math:`\eta` >= 0.

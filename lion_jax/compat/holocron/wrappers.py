@@ -15,7 +15,7 @@ from lion_jax.combinators.scout import scout_with
 def lookahead(
     inner: optax.GradientTransformation, sync_rate: Scalar = 0.5, sync_period: int = 6
 ) -> optax.GradientTransformationExtraArgs:
-    r"""``Lookahead`` of pylocron: :func:`lion_jax.lookahead` under the peer's names.
+    r"""``Lookahead`` of pylocron: :func:`lion_jax.lookahead` under its names.
 
     Args:
       inner: the transformation that moves the fast weights.

@@ -95,8 +95,8 @@ def adam(
     r"""``torch.optim.Adam``.
 
     The rule, arguments and errors are those of :func:`adamw`, but the decay is an L2 penalty:
-    :math:`g_t + \lambda \theta_{t-1}` stands for :math:`g_t`. It departs from ``optax.adam`` by
-    this penalty, and by ``amsgrad``.
+    :math:`g_t + \lambda \theta_{t-1}` replaces :math:`g_t`. It departs from ``optax.adam`` by this
+    penalty, and by ``amsgrad``.
 
     Example:
       >>> import jax.numpy as jnp
