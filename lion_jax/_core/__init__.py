@@ -1,1 +1,1 @@
-"""The ground floor: imports no room, and every room may import it."""
+"""Shared code: it imports no other package of lion_jax, and all others may import it."""
