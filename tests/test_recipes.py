@@ -84,7 +84,12 @@ TRAINS = {
 OPTIONAL = {"Haiku": "haiku", "NumPyro": "numpyro"}
 
 
-@pytest.mark.parametrize("heading", TRAINS)
+SLOW = {"NumPyro"}  # its import and its first program take seconds
+
+
+@pytest.mark.parametrize(
+    "heading", [pytest.param(h, marks=[pytest.mark.slow] * (h in SLOW)) for h in TRAINS]
+)
 def test_its_loss_falls(heading):
     if heading in OPTIONAL:
         pytest.importorskip(OPTIONAL[heading])
@@ -111,18 +116,10 @@ def test_a_sweep_trains_with_each_rate():
     rates, values = space["rates"], space["values"]
     assert values.shape == rates.shape
     assert values[np.argmin(np.abs(np.log(rates)))] < 0.1 * values[0]
-    params, state, tx = space["params"], space["tx"].init(space["params"]), space["tx"]
-
-    @jax.jit
-    def step(params, state):
-        grads = jax.grad(space["loss"])(params, space["x"], space["y"])
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(200):
-        params, state = step(params, state)
+    train(space)
+    trained = space["loss"](space["params"], space["x"], space["y"])
     [at_one] = values[np.isclose(rates, 1.0)]  # the schedule itself
-    np.testing.assert_allclose(at_one, space["loss"](params, space["x"], space["y"]), rtol=0.05)
+    np.testing.assert_allclose(at_one, trained, rtol=0.05)
 
 
 def test_a_warm_up_begins_at_nothing_and_learns():
