@@ -57,3 +57,12 @@ intersphinx_mapping = inventories(HERE / "_build" / "inventories")
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def setup(app):
+    """Notebooks are beside `docs/` on a forge, and within it while Sphinx reads."""
+
+    def read(app, page, source):
+        source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+
+    app.connect("source-read", read)

@@ -116,7 +116,8 @@ def test_its_code_is_at_most_100_columns_wide(page):
     [
         pytest.param(page, marks=[pytest.mark.slow] * (page == "docs/your-model.md"))
         for page in PROSE
-        if any(language == "python" for language, _ in blocks(text_of(page)))
+        if page != "docs/recipes.md"  # tests/test_recipes.py runs each recipe by itself
+        and any(language == "python" for language, _ in blocks(text_of(page)))
     ],
 )
 def test_its_python_runs(page):

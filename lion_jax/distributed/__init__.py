@@ -1,5 +1,7 @@
 """Optimizers on many chips: shardings for their state, and exchanges of signs.
 
+::
+
     sharding = state_sharding(optimizer, params, param_sharding)  # of any transformation's state
     state = jax.jit(optimizer.init, out_shardings=sharding)(params)
 

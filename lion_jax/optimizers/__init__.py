@@ -4,7 +4,7 @@ Numbers may be Python or traced scalars; arguments of type ``ScalarOrSchedule`` 
 schedules from the update count. A factory's ``static_args`` names all other arguments, masks
 included, for ``optax.inject_hyperparams``. Everything is computed in at least float32 and rounded
 once. A number out of range raises a ValueError, one of the wrong type a TypeError. See
-docs/arguments.md.
+:doc:`/arguments`.
 """
 
 from lion_jax._core.hyperparameters import HyperparametersState
