@@ -27,6 +27,20 @@ ALL = pages("*.md", "docs/**/*.md", ".github/**/*.md", "tests/**/*.md")
 NOTEBOOKS = pages("notebooks/*.ipynb")
 REFERENCE = pages("docs/reference/*.md")
 EXEMPT_FROM_LENGTH = {"docs/changelog.md"}
+# Their examples take more than a few seconds.
+LONG = {
+    f"docs/{page}.md"
+    for page in (
+        "checkpoints",
+        "coming-from",
+        "finding-a-learning-rate",
+        "many-chips",
+        "precision",
+        "state",
+        "training-loop",
+        "your-model",
+    )
+}
 ROLE = re.compile(r"\{[\w:]+\}`")
 FENCE = re.compile(r"^( *)(`{3,})([^\n]*)\n(.*?)^\1\2$", flags=re.DOTALL | re.MULTILINE)
 
@@ -114,7 +128,7 @@ def test_its_code_is_at_most_100_columns_wide(page):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.slow] * (page == "docs/your-model.md"))
+        pytest.param(page, marks=[pytest.mark.slow] * (page in LONG))
         for page in PROSE
         if page != "docs/recipes.md"  # tests/test_recipes.py runs each recipe by itself
         and any(language == "python" for language, _ in blocks(text_of(page)))

@@ -284,6 +284,7 @@ def test_an_interruption_before_anything_is_finished_leaves_an_earlier_result(
     assert instant == ["sgd"]
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, capsys, command, instant):
     interrupt_after(monkeypatch, 1)
     rules = ["--rules", "lion,sgd,adamw"]
@@ -299,6 +300,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, capsys, c
     assert written(tmp_path) == FILES
 
 
+@pytest.mark.slow
 def test_an_interruption_while_the_result_is_shown_says_that_it_is_written(
     tmp_path, monkeypatch, capsys, command, instant
 ):
@@ -317,6 +319,7 @@ def test_an_interruption_while_the_result_is_shown_says_that_it_is_written(
 HEAVY = ("jax", "numpy", "scipy", "optax", "flax", "sklearn", "matplotlib", "rich", "cattrs")
 
 
+@pytest.mark.slow
 def test_the_core_imports_nothing_of_the_lab():
     code = (
         "import sys, lion_jax; lion_jax.lion; print([m for m in sys.modules if m.startswith"
@@ -338,6 +341,7 @@ def test_help_version_and_mistakes_wait_for_no_heavy_package(arguments):
     assert python(code).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("package", "arguments"),
     [

@@ -45,6 +45,7 @@ def test_answers_that_are_not_finite_are_wrong(task):
     assert task.metrics["accuracy"].function(params, task.test) == 0.0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name",
     [
@@ -86,6 +87,7 @@ def test_one_program_equals_a_plain_loop(task, name):
                 np.testing.assert_allclose(accuracy[i, seed], expected, atol=1.5 / len(split.y))
 
 
+@pytest.mark.slow
 def test_a_rule_is_one_compiled_program(task):
     jax.tree.map(jnp.asarray, task.train)  # the first copy of a shape to the device compiles too
     compilations = []
@@ -171,6 +173,7 @@ def test_diverged_runs_are_reported_not_dropped(task):
     assert "2/4" in rendered(compared.table())
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_and_ends_at_a_guess_counts_as_diverged(task):
     """As a network does whose units have all died."""
 
@@ -190,6 +193,7 @@ def test_a_loss_that_explodes_and_ends_at_a_guess_counts_as_diverged(task):
     assert found.outcome.diverged.all()
 
 
+@pytest.mark.slow
 def test_a_loss_that_ends_in_nan_counts_as_diverged(task):
     def break_at_the_end(learning_rate):
         rate = 0.1 + 0 * learning_rate.peak
@@ -260,6 +264,7 @@ def test_the_verdict_says_who_loses_and_whether_that_may_be_chance(task):
     assert "smallest or largest tried" in lines[3]
 
 
+@pytest.mark.slow
 def test_dead_weights_are_those_of_the_trained_ones_in_bfloat16(task):
     """Weights that a rule puts where the spacing of bfloat16 is known."""
 

@@ -159,6 +159,7 @@ def test_a_task_s_seeds_equal_a_plain_loop_for_each(task, small):
         np.testing.assert_allclose(found.losses[seed], losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_with_noise_has_the_keys_of_a_plain_loop(line):
     noisy = dataclasses.replace(
         line, loss=lambda w, batch, key: line.loss(w, batch, key) + jax.random.uniform(key)
@@ -177,6 +178,7 @@ def test_a_loss_with_noise_has_the_keys_of_a_plain_loop(line):
         np.testing.assert_allclose(found.losses[seed][:40], losses[:40], rtol=1e-3)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("is_traced", [True, False], ids=["traced", "on the host"])
 def test_each_seed_sees_steps_of_its_own_of_a_stream(is_traced):
     """One written with jax, and one that reads an array of NumPy at each step."""
@@ -208,6 +210,7 @@ def test_a_stream_s_batches_keep_their_size():
         lab.find(task_of(np.zeros((STEPS, 1))), "sgd", batch_size=2)
 
 
+@pytest.mark.slow
 def test_a_task_s_state_is_carried_from_step_to_step(with_state):
     found = lab.find(with_state, rule_of(lion), **SMALL).tests["of mine"]
     for seed in range(2):
@@ -256,6 +259,7 @@ def test_the_rate_is_the_step_s_whatever_the_optimizer_counts():
     np.testing.assert_allclose(found.tests["of mine"].losses[0], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_test_of_a_rule_is_one_compiled_program(task):
     # The first copy of a shape to the device compiles too.
     jax.tree.map(jnp.asarray, task.train)
@@ -286,6 +290,7 @@ def test_a_run_is_one_scan():
     assert 0 < len(traced) < 5  # not once for each step
 
 
+@pytest.mark.slow
 def test_any_tree_of_batches_and_parameters_will_do():
     """With a key for each step, a dictionary of parameters, and bfloat16 among them."""
     x = np.random.default_rng(0).standard_normal((640, 3)).astype(np.float32)
@@ -419,6 +424,7 @@ def test_each_of_several_rules_has_the_figures_that_it_has_alone(several, small)
     assert several.tests["sgd"].described == RULES["sgd"].described()
 
 
+@pytest.mark.slow
 def test_one_range_can_be_asked_for_of_all_rules(task):
     found = lab.find(task, "lion,sgd", low=1e-3, high=0.5, steps=40, seeds=1)
     for test in found.tests.values():
@@ -487,6 +493,7 @@ def test_the_picture_marks_the_suggestion_and_the_divergence():
     assert any("diverged" in label for label in lines)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["nothing lost", "not finite", "unfinished"])
 def test_what_is_saved_is_loaded_as_it_was(several, tmp_path, name):
     broken = valley(1e-3, noise=0.02)
@@ -568,6 +575,7 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     assert kept.missing == ("lion",)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("command", ["find", "find-lr"])
 def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, command):
     monkeypatch.setitem(TASKS, "digits", lambda: task)
@@ -598,6 +606,7 @@ def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, co
     assert lab.load(folder).suggestion == summary["suggestion"]
 
 
+@pytest.mark.slow
 def test_the_command_finds_for_several_rules_and_draws_as_asked(
     task, tmp_path, monkeypatch, capsys
 ):

@@ -189,6 +189,7 @@ def test_a_benchmark_says_who_is_the_fastest():
     )
 
 
+@pytest.mark.slow
 def test_what_was_saved_is_loaded(log, tmp_path):
     saved = benchmark(**SMALL)
     saved.save(tmp_path)
