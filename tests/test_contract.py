@@ -198,17 +198,16 @@ def test_rounds_once(entry, dtype):
         chex.assert_trees_all_equal(actual, jax.tree.map(lambda x: x.astype(dtype), expected))
 
 
+ODD_TREES = [{}, (), [None], {"a": None}, [jnp.ones((0, 4))], optax.MaskedNode()]
+
+
 @every_entry
-@pytest.mark.parametrize(
-    "params",
-    [{}, (), [None], jnp.float32(2.0), {"a": None}, [jnp.ones((0, 4))], optax.MaskedNode()],
-    ids=["dict", "tuple", "none", "scalar", "none_leaf", "zero_size", "masked"],
-)
-def test_takes_odd_trees(entry, params):
+def test_takes_odd_trees(entry):
     tx = entry.make()
-    updates, state = tx.update(params, tx.init(params), params)
-    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
-    assert specs(state) == specs(tx.init(params))
+    for params in [*ODD_TREES, jnp.float32(2.0)]:
+        updates, state = tx.update(params, tx.init(params), params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+        assert specs(state) == specs(tx.init(params))
 
 
 @every_entry
@@ -435,15 +434,15 @@ def test_zero_gradients_stay_finite(entry):
     chex.assert_tree_all_finite((params, state))
 
 
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, 1j, [0.1]])
 @pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
-def test_refuses_bad_hyperparameters(entry, name, value):
-    if (name, value) in ALLOWED or (value is None and (entry.name, name) in OPTIONAL):
-        pytest.skip("allowed for this one")
-    expected = ValueError if isinstance(value, float) else TypeError
-    with pytest.raises(expected, match=rf"^{name} must be .*got .*Try {name}=") as caught:
-        entry.make(**{name: value})
-    assert str(value) in str(caught.value)
+def test_refuses_bad_hyperparameters(entry, name):
+    for value in [-1.0, float("nan"), float("inf"), "0.1", None, True, 1j, [0.1]]:
+        if (name, value) in ALLOWED or (value is None and (entry.name, name) in OPTIONAL):
+            continue
+        expected = ValueError if isinstance(value, float) else TypeError
+        with pytest.raises(expected, match=rf"^{name} must be .*got .*Try {name}=") as caught:
+            entry.make(**{name: value})
+        assert str(value) in str(caught.value)
 
 
 @pytest.mark.parametrize(("entry", "name"), entry_and_scalar())
@@ -453,7 +452,7 @@ def test_refuses_an_array_for_a_scalar(entry, name):
 
 
 @every_combinator
-@pytest.mark.parametrize("inner", [optax.sgd, 1e-3, None, "lion", jnp.ones(2)])
-def test_combinators_refuse_what_is_no_transformation(wrap, inner):
-    with pytest.raises(TypeError, match=r"^inner must be an optax\.GradientTransformation"):
-        wrap(inner)
+def test_combinators_refuse_what_is_no_transformation(wrap):
+    for inner in [optax.sgd, 1e-3, None, "lion", jnp.ones(2)]:
+        with pytest.raises(TypeError, match=r"^inner must be an optax\.GradientTransformation"):
+            wrap(inner)

@@ -117,6 +117,7 @@ def assert_close(actual, expected, rtol=1e-5, atol=1e-6):
 # optax
 
 
+@pytest.mark.sampled
 @each_line(OPTAX, "Line by line: the same updates")
 def test_a_line_of_optax_and_its_successor_give_the_same_updates(before, after):
     names = namespace(OPTAX)
@@ -228,6 +229,7 @@ def test_a_state_of_optax_goes_on_as_if_nothing_had_changed():
     assert str(names["report"]) in page(OPTAX)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -351,6 +353,7 @@ def test_where_a_loss_scale_drops_all_gradients_of_a_step_and_where_one(wrap, mo
 # Keras
 
 
+@pytest.mark.sampled
 @each_line(KERAS, "In parts")
 def test_an_argument_of_keras_is_a_part(before, after):
     names, params = namespace(KERAS), {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}

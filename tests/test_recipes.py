@@ -87,6 +87,7 @@ OPTIONAL = {"Haiku": "haiku", "NumPyro": "numpyro"}
 SLOW = {"NumPyro"}  # its import and its first program take seconds
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "heading", [pytest.param(h, marks=[pytest.mark.slow] * (h in SLOW)) for h in TRAINS]
 )
@@ -110,6 +111,7 @@ def test_its_loss_would_not_pass_without_a_learning_rate(heading):
         TRAINS[heading](space)
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_with_each_rate():
     space = fresh()
     follow("A sweep of learning rates", space)
@@ -122,6 +124,7 @@ def test_a_sweep_trains_with_each_rate():
     np.testing.assert_allclose(at_one, trained, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_warm_up_begins_at_nothing_and_learns():
     space = fresh()
     follow("Clipping and a warm-up", space)
@@ -131,6 +134,7 @@ def test_a_warm_up_begins_at_nothing_and_learns():
     check_value(space)
 
 
+@pytest.mark.slow
 def test_frozen_weights_stay_and_a_group_goes_at_a_tenth():
     space = fresh()
     before = jax.tree.map(np.array, space["params"])
@@ -143,6 +147,7 @@ def test_frozen_weights_stay_and_a_group_goes_at_a_tenth():
     check_value(space, most=0.8)
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_learn_and_are_read_in_float32():
     space = fresh()
     follow("Weights in bfloat16", space)
@@ -155,6 +160,7 @@ def test_bfloat16_weights_learn_and_are_read_in_float32():
     check_value(space)
 
 
+@pytest.mark.slow
 def test_the_rate_in_force_is_read_and_set():
     space = fresh()
     train(space)
@@ -168,6 +174,7 @@ def test_the_rate_in_force_is_read_and_set():
     assert lion_jax.hyperparameters(state)["learning_rate"] == jnp.float32(3e-3)
 
 
+@pytest.mark.slow
 def test_what_was_saved_is_restored():
     space = fresh()
     train(space)
@@ -186,6 +193,7 @@ def of_several_hosts():
     return first, rest + LOOP.replace(line, "")
 
 
+@pytest.mark.slow
 def test_several_hosts_may_be_one():
     _, rest = of_several_hosts()
     assert rest.count("range(200)") == rest.count("count % 10 == 0") == 1
