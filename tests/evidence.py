@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
 
 import evidence_records as records
+import first_picture
 import numpy as np
 
 import lion_jax
@@ -296,6 +297,7 @@ def draw() -> None:
     sweeps = records.sweeps_of(records.read(RECORDS), AGAINST)
     main, lengths = sweeps["main"], sweeps["lengths"]
     pictures = {
+        "first": first_picture.draw(main),
         "picture": main.picture(),
         "batch-sizes": drawing.draw_axis(main.cells, "batch_size", main.rules),
         "sizes": drawing.draw_axis(main.cells, "size", main.rules),
