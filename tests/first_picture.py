@@ -4,7 +4,6 @@
 sweep, that is a task at one size and batch size.
 """
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
