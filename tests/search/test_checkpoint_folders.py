@@ -117,6 +117,15 @@ def check_folder(whole, tmp_path, data):
     count("damaged checkpoints: every bit, or a CheckpointError")
 
 
+def test_a_folder_in_the_place_of_the_records_is_damage(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    records = tmp_path / "run" / str(STEPS[-1]) / "lion_jax" / "metadata"
+    records.unlink()
+    records.mkdir()
+    with pytest.raises(CheckpointError, match=r"is damaged, at lion_jax/metadata: .*step=3\)"):
+        checkpoints.restore(tmp_path / "run", tree_of(0))
+
+
 @damages
 @short(8)
 @given(st.data())
