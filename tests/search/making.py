@@ -261,7 +261,7 @@ def walk(
         return (moved(params, u) if moves else params, state), (u, params)
 
     start = params, tx.init(params)
-    return jax.lax.scan(step, start, gradients)[1]
+    return jax.lax.scan(step, start, gradients, length=STEPS)[1]
 
 
 def walk_eagerly(

@@ -39,8 +39,10 @@ ALL = ENTRIES | {entry.name: entry for entry in THEIRS}
 WIDE = {"master", "hyperball"}
 # Exchanged leaves draw other random bits, or have the other leaf's path.
 NOT_ALIKE = {"stochastic_signum"}
-# Rounds by a threshold: a last bit more or less gives another integer.
-THRESHOLDS = {"quantized", "quantized_8", "with_quantized_state", "stochastic_signum"}
+# A last bit more or less is a whole step here: an integer's threshold; a spread of 0, for scout;
+# a sum of 0 under constant betas, which have another form of the sum in compiled code on CPUs.
+THRESHOLDS = {"quantized", "quantized_8", "with_quantized_state", "stochastic_signum", "scout"}
+THRESHOLDS |= {"lion_pytorch", "llm_foundry", "wiki_lion"}
 # Another rule for a leaf whose norm is 0, which one order of operations meets and another misses:
 # such leaves stay where they are while orders are compared.
 NORMS = {"lars", "lamb", "ralars", "scale_by_lars_ratio", "scale_by_trust_ratio", "adamp"}
@@ -54,6 +56,14 @@ seeds = st.integers(0, 2**32 - 1)
 def is_refused(error):
     """A refusal in the library's form, which says what to try."""
     return isinstance(error, ValueError | TypeError) and "Try " in str(error)
+
+
+def has_values(tree):
+    """Tells whether any number moves, so that there is something to assert."""
+    return any(
+        w.has_gradient and w.dtype not in ("int32", "bool") and 0 not in w.shape
+        for w in leaves_of(tree)
+    )
 
 
 def has_all_gradients(tree):
@@ -74,7 +84,7 @@ def rows_of(name, seed, rows=ROWS):
 
 def many(make, *, moves=True):
     """The compiled walk of all rows."""
-    return jax.jit(jax.vmap(functools.partial(walk, make, moves=moves)))
+    return jax.jit(jax.vmap(functools.partial(walk, make, moves=moves), axis_size=ROWS))
 
 
 def with_none(tree):
@@ -113,7 +123,7 @@ def check_structure(tree, name, names):
     count("structure, shapes, dtypes and weak types stay")
 
 
-@short(15)
+@short(5)
 @given(trees(), st.sampled_from(sorted(ALL)), nestings(0))
 def test_state_and_updates_keep_their_structure(tree, name, names):
     check_structure(tree, name, names)
@@ -141,18 +151,19 @@ def test_float64_keeps_its_structure(tree, name, names):
 
 def check_rows(tree, name, names, seed, *, same=False, eagerly=0):
     """Finite updates, leaves exchanged with their values, and one row at a time the same."""
+    assume(has_values(tree))
     assume(names or name in ENTRIES or has_all_gradients(tree))
     make = make_of(name, names)
     rng, given = rows_of(name, seed)
     params, gradients = drawn(tree, rng, ROWS, exact_values if eagerly else values)
     try:
-        jax.eval_shape(jax.vmap(functools.partial(walk, make)), given, params, gradients)
+        jax.eval_shape(many(make), given, params, gradients)
     except (TypeError, ValueError) as error:
         if not is_refused(error):
             raise
         count("refused by a message that says what to try")
         return
-    moves = not (eagerly and NORMS & {name})
+    moves = not (eagerly and NORMS & {name, *names})
     run = many(make, moves=moves)
     updates, fast = run(given, params, gradients)
     for x in jax.tree.leaves((updates, fast)):
@@ -252,6 +263,7 @@ def test_nestings_are_the_same_compiled_mapped_and_by_themselves(part, data):
 
 def check_signs(tree, name, names, seed):
     """An entry moves by at most the learning rate and its decay, and sees no power of two."""
+    assume(has_values(tree))
     assume(names or name in ENTRIES or has_all_gradients(tree))
     make = make_of(name, names)
     rng, given = rows_of(name, seed)
