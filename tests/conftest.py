@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+from search import counting
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -20,6 +21,8 @@ def pytest_configure(config):
     Three quarters of the time went into compiling, often the same small program again. They are
     found by their text, the flags and the version of XLA; `pytest --cache-clear` forgets them.
     """
+    counting.seed_of_run()  # before workers start, which inherit it
+    config.pluginmanager.register(counting.Reporter())
     if hasattr(config, "cache"):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

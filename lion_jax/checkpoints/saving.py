@@ -258,7 +258,7 @@ def _read_records(checkpoint: _Checkpoint) -> list[Record]:
         )
     try:
         return [Record(*fields) for fields in json.loads(file.read_text())["leaves"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise checkpoint.damaged(f"{_RECORDS}/metadata: {error}") from error
 
 

@@ -32,8 +32,8 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line each."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends with the message and status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        """Ends with the message, in one line whatever was given, and status 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.splitlines())}\n")
 
 
 def add_task(parser: argparse._ActionsContainer) -> None:

@@ -199,8 +199,10 @@ def _arguments(text: str, kind: str, example: str) -> dict[str, Any]:
         if not isinstance(call, ast.Call) or call.args or not all(w.arg for w in call.keywords):
             raise ValueError("arguments must have names")
         return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise RequestError(f"cannot read the {kind} {text!r} ({error}). Try {example!r}") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        shown = repr(text) if len(repr(text)) < 200 else f"{repr(text)[:200]}..."
+        reason = str(error) or type(error).__name__
+        raise RequestError(f"cannot read the {kind} {shown} ({reason}). Try {example!r}") from error
 
 
 def _from_file(text: str) -> Any:

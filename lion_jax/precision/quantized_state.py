@@ -113,8 +113,8 @@ def with_quantized_state(
 
     Raises:
       ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range; at
-        ``update``, a state of other ``bits`` or another ``group_size``, or a shard of one whose
-        groups cross shards.
+        ``init``, an ``inner`` with a quantized state in it; at ``update``, a state of other
+        ``bits`` or another ``group_size``, or a shard of one whose groups cross shards.
       TypeError: an ``inner`` that is no transformation; another argument that is no integer; at
         ``init``, an ``inner`` whose state does not show which leaves are moments, such as
         ``optax.lbfgs`` and other line searches, or ``optax.flatten``.
@@ -170,6 +170,7 @@ def with_quantized_state(
 
     def init_fn(params):
         state = inner.init(params)
+        _check_not_quantized(state)
         # XLA would compute the integers of constant moments while it compiles, for minutes.
         state = jax.tree.map(_as_another, state)
         count = zero()
@@ -399,6 +400,20 @@ def _cast_like(updates: optax.Updates, likes: list[jax.ShapeDtypeStruct | None])
     leaves, treedef = jax.tree.flatten(updates)
     pairs = zip(leaves, likes, strict=True)
     return treedef.unflatten([u if like is None else cast(u, like.dtype) for u, like in pairs])
+
+
+def _check_not_quantized(state: optax.OptState) -> None:
+    """Refuses to store integers as integers: which of the two an exponent belongs to is lost."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_quantized)
+    if any(map(_is_quantized, nodes)):
+        raise ValueError(
+            "with_quantized_state must not be around another; got an inner transformation with a "
+            "QuantizedState in it. Try one of the two."
+        )
+
+
+def _is_quantized(node: Any) -> bool:
+    return isinstance(node, QuantizedState)
 
 
 def _check_group_size(groups: dict[str, jax.Array], group_size: int) -> None:
