@@ -11,6 +11,8 @@ from lion_jax.lab.tasks.text import text
 
 
 class Perceptron(nn.Module):
+    """One hidden layer."""
+
     width: int
 
     @nn.compact
@@ -19,6 +21,8 @@ class Perceptron(nn.Module):
 
 
 class CharacterModel(nn.Module):
+    """Embeddings and one hidden layer."""
+
     width: int
 
     @nn.compact
