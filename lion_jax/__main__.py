@@ -24,9 +24,9 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lion_jax"):
             raise
-        print(
-            f"lion-jax: {error.name} is missing; try: pip install 'lion-jax[lab]'", file=sys.stderr
-        )
+        from lion_jax._installation import to_install
+
+        print(f"lion-jax: {error.name} is missing; try: {to_install('lab')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
         return _leave(str(interruption))

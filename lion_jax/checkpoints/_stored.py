@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lion_jax._core.leaves import is_array
+from lion_jax._core.versions import mesh_in_use
 
 # What orbax gives back as it was; others it refuses while it writes, without saying where.
 _DTYPES = frozenset(
@@ -181,7 +182,7 @@ def _place(leaf: Any) -> Any:
     """Its sharding; on the mesh in use where it is of an abstract one, as in explicit mode."""
     sharding = leaf.sharding
     if isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
-        return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding.spec)
+        return jax.sharding.NamedSharding(mesh_in_use(), sharding.spec)
     return sharding
 
 
