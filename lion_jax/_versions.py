@@ -9,11 +9,15 @@ _NEEDED = ("jax", "jaxlib", "optax")
 _COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "<": operator.lt}
 
 
+class UnsupportedVersionError(ImportError):
+    """A needed package that is missing, or of a version that does not fit; says what to install."""
+
+
 def check_versions() -> None:
     """Refuses packages older than lion_jax requires, and a jaxlib that does not fit jax.
 
     Raises:
-      ImportError: one of them is missing or of another version; says which, and what to install.
+      UnsupportedVersionError: there is such a package.
     """
     unmet = [
         (project, name, requirement, _installed(name))
@@ -27,7 +31,7 @@ def check_versions() -> None:
         project, name, requirement, installed = unmet[0]
         found = f"{name} {installed} is installed" if installed else f"{name} is missing"
         command = to_require(*dict.fromkeys(requirement for _, _, requirement, _ in unmet))
-        raise ImportError(f"{project} needs {requirement}, but {found}; try: {command}")
+        raise UnsupportedVersionError(f"{project} needs {requirement}, but {found}; try: {command}")
 
 
 def _installed(name: str) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lion_jax._core.leaves import is_array
 from lion_jax._core.versions import mesh_in_use
+from lion_jax._installation import to_install
 
 # What orbax gives back as it was; others it refuses while it writes, without saying where.
 _DTYPES = frozenset(
@@ -30,7 +31,7 @@ def orbax() -> Any:
         if error.name not in ("orbax", "orbax.checkpoint"):
             raise
         raise ImportError(
-            'checkpoints need orbax, which is missing. Try pip install "lion-jax[checkpoints]".',
+            f"checkpoints need orbax, which is missing; try: {to_install('checkpoints')}",
             name=error.name,
         ) from error
     return ocp
