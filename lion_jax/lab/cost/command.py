@@ -16,9 +16,9 @@ DESCRIPTION = (
     "Compile the step of each rule for a slice of a TPU pod or for NVIDIA GPUs, without one, and "
     "count in the program what each chip stores, moves through its memory and sends, each with its "
     "floor, and for GPUs the kernels that it launches. Needs a compiler: for TPUs the extra pods, "
-    "for GPUs the extra gpus; where it is missing, a message says how to install it. By default the "
-    "rules are lion and adamw, "
-    f"or lion alone with the shardings {' and '.join(SIGN_SHARDINGS)}. For example: lion-jax cost "
+    "for GPUs the extra gpus; where it is missing, a message says how to install it. By default "
+    "the rules are lion and adamw, or lion alone with the shardings "
+    f"{' and '.join(SIGN_SHARDINGS)}. For example: lion-jax cost "
     "--rules lion,adamw --model gpt2 --topology v5e:16x16 --sharding fsdp"
 )
 FOLDER = "cost"
