@@ -78,6 +78,7 @@ def pytest_configure(config):
     # What another process is just writing is compiled.
     unreadable = "ignore:Error reading persistent compilation cache entry:UserWarning"
     config.addinivalue_line("filterwarnings", unreadable)
+    config.addinivalue_line("filterwarnings", versions.JIT_OF_PMAP)
 
 
 @pytest.fixture

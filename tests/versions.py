@@ -3,6 +3,9 @@
 import jax
 import jax.experimental
 
+JIT_OF_PMAP = "ignore:The function .* includes a pmap:UserWarning"
+"""A warning of jax before 0.8, whose `pmap` was not yet made of `shard_map`."""
+
 
 def fill_in():
     """Gives jax those that it lacks."""
@@ -10,15 +13,15 @@ def fill_in():
         jax.enable_x64 = jax.experimental.enable_x64
     if not hasattr(jax, "set_mesh"):
         jax.set_mesh = jax.sharding.use_mesh
-    if not hasattr(jax.lax, "pcast"):
-        jax.lax.pcast = _pcast
     if not hasattr(jax.monitoring, "unregister_event_duration_listener"):
         jax.monitoring.unregister_event_duration_listener = _unregister
 
 
-def _pcast(x, axis_name, *, to):
-    assert to == "varying"
-    return jax.lax.pvary(x, axis_name)
+def pcast(tree, axis_name):
+    """`jax.lax.pcast(tree, axis_name, to="varying")`."""
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(tree, axis_name, to="varying")
+    return jax.lax.pvary(tree, axis_name)
 
 
 def _unregister(listener):
