@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _NEEDED = ("jax", "jaxlib", "optax")
-_COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "<": operator.lt}
+_COMPARE = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne}
 
 
 class UnsupportedVersionError(ImportError):
@@ -54,7 +54,7 @@ def _requirements(project: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_met(requirement: str, installed: str | None) -> bool:
-    clauses = re.findall(r"(>=|<=|==|<)\s*([\d.]+)", requirement)
+    clauses = re.findall(r"(>=|<=|==|!=)\s*([\d.]+)", requirement)
     return installed is not None and all(
         _COMPARE[sign](_numbers(installed), _numbers(version)) for sign, version in clauses
     )

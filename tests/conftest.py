@@ -1,13 +1,6 @@
 """Eight host devices, strict promotion and a compilation cache for every test."""
 
-import importlib.metadata
 import os
-import re
-import shutil
-import subprocess
-import sys
-import tomllib
-from pathlib import Path
 
 # Before jax is imported anywhere.
 os.environ["XLA_FLAGS"] = (
@@ -16,54 +9,18 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import needed
 import pytest
 import versions
 
 versions.fill_in()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-ROOT = Path(__file__).parent.parent
-INSTALL = ("sync", "--inexact", "--group", "test")  # what else was installed stays
-BEGUN_AGAIN = "LION_JAX_TESTS_BEGUN_AGAIN"
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Adds the packages that only tests need, and begins again: `uv run` installs without them."""
-    missing = missing_packages()
-    if not missing:
-        return None
-    said, uv = f"the tests need {', '.join(missing)}", uv_of_this_environment()
-    if uv is None or BEGUN_AGAIN in os.environ:
-        raise pytest.UsageError(f"{said}. Try: pip install uv && uv run pytest")
-    print(f"{said}: installed by `uv {' '.join(INSTALL)}`", file=sys.stderr, flush=True)
-    if status := subprocess.run([uv, *INSTALL], cwd=ROOT).returncode:
-        return status
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *config.invocation_params.args],
-        cwd=config.invocation_params.dir,
-        env={**os.environ, BEGUN_AGAIN: "1"},
-    ).returncode
-
-
-def missing_packages():
-    """The packages of the group `test` that are not installed."""
-    file = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    needed = file["dependency-groups"]["test"]
-    needed += file["project"]["optional-dependencies"]["checkpoints"]
-    names = [re.match(r"[\w.-]+", entry)[0] for entry in needed if isinstance(entry, str)]
-    installed = {
-        re.sub(r"[-_.]+", "-", found.name).lower() for found in importlib.metadata.distributions()
-    }
-    return [name for name in names if name not in installed]
-
-
-def uv_of_this_environment():
-    """The `uv` that made the environment the tests run in; None in one that someone else made."""
-    if "UV" in os.environ:  # set by `uv run`
-        return os.environ["UV"]
-    is_own = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
-    return shutil.which("uv") if is_own else None
+    return needed.begin_again(config)
 
 
 def pytest_configure(config):
@@ -78,7 +35,8 @@ def pytest_configure(config):
     # What another process is just writing is compiled.
     unreadable = "ignore:Error reading persistent compilation cache entry:UserWarning"
     config.addinivalue_line("filterwarnings", unreadable)
-    config.addinivalue_line("filterwarnings", versions.JIT_OF_PMAP)
+    for warning in versions.WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
 
 
 @pytest.fixture

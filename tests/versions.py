@@ -1,10 +1,15 @@
-"""Public names of jax that the tests use and the oldest supported version, 0.7, lacks."""
+"""Differences of the oldest supported versions: names of jax that 0.7 lacks, and warnings."""
 
 import jax
 import jax.experimental
 
-JIT_OF_PMAP = "ignore:The function .* includes a pmap:UserWarning"
-"""A warning of jax before 0.8, whose `pmap` was not yet made of `shard_map`."""
+WARNINGS = (
+    # jax before 0.8, whose pmap was not yet made of shard_map
+    "ignore:The function .* includes a pmap:UserWarning",
+    # matplotlib 3.9 calls pyparsing by names that it had before 3.0
+    "ignore:'[a-zA-Z]+' deprecated - use '[a-z_]+':DeprecationWarning",
+)
+"""Warnings of old versions about each other."""
 
 
 def fill_in():
