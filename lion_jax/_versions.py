@@ -31,7 +31,8 @@ def check_versions() -> None:
         project, name, requirement, installed = unmet[0]
         found = f"{name} {installed} is installed" if installed else f"{name} is missing"
         command = to_require(*dict.fromkeys(requirement for _, _, requirement, _ in unmet))
-        raise UnsupportedVersionError(f"{project} needs {requirement}, but {found}; try: {command}")
+        whose = "lion_jax" if project == "lion-jax" else project
+        raise UnsupportedVersionError(f"{whose} needs {requirement}, but {found}; try: {command}")
 
 
 def _installed(name: str) -> str | None:

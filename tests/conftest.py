@@ -35,8 +35,6 @@ def pytest_configure(config):
     # What another process is just writing is compiled.
     unreadable = "ignore:Error reading persistent compilation cache entry:UserWarning"
     config.addinivalue_line("filterwarnings", unreadable)
-    for warning in versions.WARNINGS:
-        config.addinivalue_line("filterwarnings", warning)
 
 
 @pytest.fixture

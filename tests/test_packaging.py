@@ -151,14 +151,14 @@ def versions(monkeypatch):
     [
         (
             {"jax": "0.6.2", "jaxlib": "0.6.2"},
-            r"lion-jax needs jax>=0\.7, but jax 0\.6\.2 is installed",
+            r"lion_jax needs jax>=0\.7, but jax 0\.6\.2 is installed",
         ),
         (
             {"jax": "0.10.2", "jaxlib": "0.11.0"},
             r"jax needs jaxlib<=0\.10\.2,>=0\.8, but jaxlib 0\.11\.0",
         ),
         ({"jax": "0.10.2", "jaxlib": "0.7.9"}, r"jax needs jaxlib<=0\.10\.2,>=0\.8, but jaxlib"),
-        ({"jax": "0.10.2"}, r"lion-jax needs jaxlib>=0\.7, but jaxlib is missing"),
+        ({"jax": "0.10.2"}, r"lion_jax needs jaxlib>=0\.7, but jaxlib is missing"),
         ({"jax": "0.8", "jaxlib": "0.8", "optax": "0.2.4"}, r"needs optax.*but optax 0\.2\.4"),
         ({"jax": "0.8", "jaxlib": "0.8", "optax": "0.2.7"}, r"needs optax.*but optax 0\.2\.7"),
     ],

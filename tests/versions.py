@@ -1,15 +1,7 @@
-"""Differences of the oldest supported versions: names of jax that 0.7 lacks, and warnings."""
+"""Public names of jax that the tests use and the oldest supported version, 0.7, lacks."""
 
 import jax
 import jax.experimental
-
-WARNINGS = (
-    # jax before 0.8, whose pmap was not yet made of shard_map
-    "ignore:The function .* includes a pmap:UserWarning",
-    # matplotlib 3.9 calls pyparsing by names that it had before 3.0
-    "ignore:'[a-zA-Z]+' deprecated - use '[a-z_]+':DeprecationWarning",
-)
-"""Warnings of old versions about each other."""
 
 
 def fill_in():
