@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from lion_jax._interruption import heard
+from lion_jax._versions import UnsupportedVersionError, check_versions
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -17,16 +18,20 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shows a question mark
     try:
+        check_versions()
         with heard(_leave):  # what is imported here may swallow an exception
             from lion_jax.lab.cli import main as run
 
             return run()
+    except UnsupportedVersionError as error:
+        print(f"lion-jax: {error}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lion_jax"):
             raise
-        print(
-            f"lion-jax: {error.name} is missing; try: pip install 'lion-jax[lab]'", file=sys.stderr
-        )
+        from lion_jax._installation import to_install
+
+        print(f"lion-jax: {error.name} is missing; try: {to_install('lab')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
         return _leave(str(interruption))

@@ -9,10 +9,18 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import needed
 import pytest
-from search import counting
+import versions
 
+versions.fill_in()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Adds the packages that only tests need, and begins again: `uv run` installs without them."""
+    return needed.begin_again(config)
 
 
 def pytest_configure(config):
@@ -21,6 +29,8 @@ def pytest_configure(config):
     Three quarters of the time went into compiling, often the same small program again. They are
     found by their text, the flags and the version of XLA; `pytest --cache-clear` forgets them.
     """
+    from search import counting  # not before the packages that it needs are there
+
     counting.seed_of_run()  # before workers start, which inherit it
     config.pluginmanager.register(counting.Reporter())
     if hasattr(config, "cache"):

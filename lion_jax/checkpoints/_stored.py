@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lion_jax._core.leaves import is_array
+from lion_jax._core.versions import mesh_in_use
+from lion_jax._installation import to_install
 
 # What orbax gives back as it was; others it refuses while it writes, without saying where.
 _DTYPES = frozenset(
@@ -29,7 +31,7 @@ def orbax() -> Any:
         if error.name not in ("orbax", "orbax.checkpoint"):
             raise
         raise ImportError(
-            'checkpoints need orbax, which is missing. Try pip install "lion-jax[checkpoints]".',
+            f"checkpoints need orbax, which is missing; try: {to_install('checkpoints')}",
             name=error.name,
         ) from error
     return ocp
@@ -181,7 +183,7 @@ def _place(leaf: Any) -> Any:
     """Its sharding; on the mesh in use where it is of an abstract one, as in explicit mode."""
     sharding = leaf.sharding
     if isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
-        return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding.spec)
+        return jax.sharding.NamedSharding(mesh_in_use(), sharding.spec)
     return sharding
 
 

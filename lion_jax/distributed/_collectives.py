@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
+from lion_jax._core import versions
 from lion_jax._core.types import AxisName, PyTree
 
 LANES = 128  # of a TPU's tile
@@ -55,7 +56,7 @@ def check_own(tree: PyTree, axis_name: AxisName, what: str) -> None:
     """
     for name in filter(_is_tracked, names_of(axis_name)):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if not _varies(leaf, name):
+            if not versions.is_varying(leaf, name):
                 raise ValueError(
                     f"{what} must be each replica's own along axis_name={name!r}; got the same on "
                     f"all of them at {jax.tree_util.keystr(path) or 'the root'}: jax.shard_map "
@@ -85,8 +86,8 @@ def in_mesh_order(axis_name: AxisName) -> AxisName:
 def vary(x: jax.Array, axis_name: AxisName) -> jax.Array:
     """The same array, of which jax does not assume that it is the same on all replicas."""
     for name in names_of(axis_name):
-        if name in _manual_axes() and not _varies(x, name):
-            x = lax.pcast(x, name, to="varying")
+        if name in _manual_axes() and not versions.is_varying(x, name):
+            x = versions.as_varying(x, name)
     return x
 
 
@@ -95,7 +96,7 @@ def all_gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
     last = x.ndim - 1
     for name in reversed(names_of(axis_name)):
         if _is_tracked(name):  # where only this form is known to give the same on all
-            x = lax.all_gather(x, name, axis=last, tiled=True, to="invarying")
+            x = versions.all_gather_alike(x, name, last)
             continue
         for groups in reversed(_levels(name)):
             x = lax.all_gather(x, name, axis=last, tiled=True, axis_index_groups=groups)
@@ -146,16 +147,7 @@ def _reduce_scatter(
 
 def _is_tracked(name: str) -> bool:
     """Tells whether jax tracks what differs between an axis's replicas (`check_vma=True`)."""
-    return name in _manual_axes() and _varies(lax.axis_index(name), name)
-
-
-def _varies(x: jax.Array, name: str) -> bool:
-    """Tells whether jax knows that an array differs between replicas, or cannot tell."""
-    try:
-        lax.pcast(x, name, to="varying")
-    except ValueError:
-        return True
-    return False
+    return name in _manual_axes() and versions.is_varying(lax.axis_index(name), name)
 
 
 def _manual_axes() -> tuple[str, ...]:

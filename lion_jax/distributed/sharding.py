@@ -214,7 +214,8 @@ def _check_memory(param_sharding: PyTree, shardings: PyTree) -> None:
     """Refuses a memory of the host in which nothing of the state would be."""
     asked = {sharding.memory_kind for sharding in jax.tree.leaves(param_sharding)}
     given = {sharding.memory_kind for sharding in jax.tree.leaves(shardings)}
-    unused = {kind for kind in asked - given if kind and "host" in kind}
+    own = jax.local_devices()[0].default_memory().kind  # of CPUs too: unpinned_host, or device
+    unused = {kind for kind in asked - given - {own} if kind and "host" in kind}
     if unused:
         raise ValueError(
             "param_sharding must have a memory kind in which some of the state can be; got "

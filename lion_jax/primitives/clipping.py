@@ -10,6 +10,7 @@ from lion_jax._core.arithmetic import sqrt, sum_of_squares
 from lion_jax._core.kinds import POSITIVE
 from lion_jax._core.leafwise import leafwise, map_leaves, sum_leaves
 from lion_jax._core.rule import primitive
+from lion_jax._core.versions import init_empty_state
 
 MAX_NORM = POSITIVE.trying("1.0")
 
@@ -105,7 +106,7 @@ def scale_by_global_norm(
         factor = factor_of(sqrt(sum_leaves(_sum_of_squares, updates)))
         return map_leaves(scale, (updates,), factor=factor)[0], state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return optax.GradientTransformationExtraArgs(init_empty_state, update_fn)
 
 
 def scale(u, *, factor):

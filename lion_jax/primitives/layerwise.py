@@ -14,6 +14,7 @@ from lion_jax._core.leafwise import leafwise, map_leaves
 from lion_jax._core.rule import primitive
 from lion_jax._core.shares import shares_of
 from lion_jax._core.types import Mask, Scalar
+from lion_jax._core.versions import init_empty_state
 
 
 @primitive(scale_clip=BOUNDS)
@@ -134,7 +135,7 @@ def scale_by_lars_ratio(
         )
         return updates, state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return optax.GradientTransformationExtraArgs(init_empty_state, update_fn)
 
 
 def _lars_ratio(g, p, decays, adapts, *, trust_coefficient, weight_decay, low, high):

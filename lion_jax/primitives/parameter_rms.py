@@ -14,6 +14,7 @@ from lion_jax._core.leaves import is_none
 from lion_jax._core.paths import path_of_each
 from lion_jax._core.rule import primitive
 from lion_jax._core.types import LeafRule
+from lion_jax._core.versions import init_empty_state
 
 MIN_RMS = NON_NEGATIVE.trying("1e-3")
 _BIAS = re.compile(r"(?i)bias|beta|gamma|(^|[_/])scale$")
@@ -67,7 +68,7 @@ def scale_by_parameter_rms(
         weights, rules = treedef.flatten_up_to(params), rules_of(params)
         return treedef.unflatten(map_by_rule(rules, leaves, weights, min_rms=min_rms)), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+    return optax.GradientTransformationExtraArgs(init_empty_state, update_fn)
 
 
 def not_bias_or_gain(params: optax.Params) -> PerLeaf:

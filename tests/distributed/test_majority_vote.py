@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from versions import pcast
 
 import lion_jax
 from lion_jax.distributed import majority_vote, sign_gather
@@ -229,7 +230,7 @@ def test_the_gradient_of_an_unused_parameter_is_a_replicas_own():
     tx = majority_vote("data")
 
     def update(x):
-        params = jax.lax.pcast({"used": jnp.ones(4), "unused": jnp.ones(3)}, "data", to="varying")
+        params = pcast({"used": jnp.ones(4), "unused": jnp.ones(3)}, "data")
         gradients = jax.grad(lambda p: jnp.sum(p["used"] * x))(params)
         return tx.update(gradients, tx.init(params))[0]
 
@@ -274,7 +275,7 @@ def test_a_gradient_that_was_summed_before_is_refused_with_the_remedy(make):
         return tx.update(gradient, tx.init(params), params)[0]
 
     def own(params, x):
-        return update(jax.lax.pcast(params, "data", to="varying"), x)
+        return update(pcast(params, "data"), x)
 
     def mapped(f):
         return jax.jit(jax.shard_map(f, mesh=LINE, in_specs=(P(), P("data")), out_specs=P()))

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from lion_jax import lab
+from lion_jax._installation import to_install
 from lion_jax.lab import cli
 from lion_jax.lab.choosing import choose_task
 from lion_jax.lab.fingerprints import fingerprint
@@ -143,8 +144,20 @@ def test_a_missing_package_is_named_with_its_remedy(name, monkeypatch):
         TASKS[name]()
     assert str(error.value) == (
         f"the task {name!r} reads data of the package {PACKAGES[name]}, which is missing; try: "
-        "pip install 'lion-jax[tasks]', or in a clone: "
-        f"uv run --extra tasks lion-jax compare --task {name}"
+        f"{to_install('tasks')}"
+    )
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_task_without_flax_says_what_to_install(name, monkeypatch):
+    monkeypatch.delitem(sys.modules, f"lion_jax.lab.tasks.{name}", raising=False)
+    for module in ("flax", "flax.linen"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(lab.RequestError) as error:
+        TASKS[name]()
+    assert str(error.value) == (
+        f"the model of the task {name!r} is made of the package flax, which is missing; try: "
+        f"{to_install('tasks')}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from lion_jax._core.versions import bits_of
 from lion_jax.lab import files, progress
 from lion_jax.lab.choosing import choose_rules, choose_task
 from lion_jax.lab.comparing.report import Comparison
@@ -176,7 +177,7 @@ def _stored_bytes(task: Task, rule: Rule) -> dict[str, float]:
     """Bytes of optimizer state and of weights, per parameter."""
 
     def bytes_of(tree: Any) -> float:  # int4 counts as half a byte, which a CPU does not pack
-        return sum(x.size * jax.dtypes.itemsize_bits(x.dtype) / 8 for x in jax.tree.leaves(tree))
+        return sum(x.size * bits_of(x.dtype) / 8 for x in jax.tree.leaves(tree))
 
     stored = task.stored_in(rule.params_dtype)
     params = jax.eval_shape(lambda: stored.start(jax.random.key(0))[0])

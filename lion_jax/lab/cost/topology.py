@@ -5,13 +5,15 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from lion_jax._installation import to_install, to_run_with
 from lion_jax.lab.cost.gpus import Gpu
 from lion_jax.lab.cost.names import Generation, parse, possible
 from lion_jax.lab.cost.wires import Links, linked
@@ -77,10 +79,8 @@ def describe(name: str) -> Topology:
 def _slice(name: str, generation: Generation, extents: tuple[int, ...]) -> np.ndarray:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise RequestError(
-            "libtpu is missing: the compiler for TPUs, which needs no TPU. On Linux, get it for "
-            "one command with `uv run --with libtpu lion-jax cost ...`, or for good with "
-            "pip install 'lion-jax[pods]'; then every program of this environment looks for a "
-            "TPU, unless JAX_PLATFORMS=cpu is set"
+            "libtpu is missing, the compiler for TPUs, which needs no TPU; "
+            + _remedy("pods", ["libtpu"], name)
         )
     try:
         with _told(_NO_TPU):
@@ -135,10 +135,21 @@ def _plugin(name: str) -> str:
     problem = f"is of another version than jaxlib {needed} ({', '.join(wrong)})"
     wheels = f"jax-cuda13-plugin=={needed}", f"jax-cuda13-pjrt=={needed}"
     raise RequestError(
-        f"the compiler for GPUs, which needs no GPU, {problem if wrong else 'is missing'}. On "
-        f"Linux, get it for one command with `uv run --with {' --with '.join(wheels)} lion-jax "
-        f"cost --topology {name}`, or for good with pip install 'lion-jax[gpus]'; then every "
-        "program of this environment looks for a GPU, unless JAX_PLATFORMS=cpu is set"
+        f"the compiler for GPUs, which needs no GPU, {problem if wrong else 'is missing'}; "
+        + _remedy("gpus", wheels, name)
+    )
+
+
+def _remedy(extra: str, wheels: Sequence[str], name: str) -> str:
+    """What brings a compiler, and what follows from it; or that none is made for this system."""
+    here = f"{platform.system()} on {platform.machine()}"
+    if here != "Linux on x86_64":
+        return f"it is made for Linux on x86_64, and this is {here}"
+    once = to_run_with(wheels, "cost", "--topology", name)
+    lent = f", or for one command: {once}" if once else ""
+    return (
+        f"try: {to_install(extra)}{lent}. Once it is installed, every program of this environment "
+        "looks for such chips first, unless JAX_PLATFORMS=cpu is set"
     )
 
 

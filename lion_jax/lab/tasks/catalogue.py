@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lion_jax._installation import to_install
 from lion_jax.lab.errors import RequestError, check_whole, known
 from lion_jax.lab.tasks.task import Task
 
@@ -37,7 +38,15 @@ def of_one_size(name: str) -> RequestError:
 
 def _task(name: str) -> Callable[..., Task]:
     def make(**arguments: Any) -> Task:
-        module = importlib.import_module(f"lion_jax.lab.tasks.{name}")
+        try:
+            module = importlib.import_module(f"lion_jax.lab.tasks.{name}")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "flax":
+                raise
+            raise RequestError(
+                f"the model of the task {name!r} is made of the package flax, which is missing; "
+                f"try: {to_install('tasks')}"
+            ) from error
         return made(name, getattr(module, name), arguments)
 
     return make

@@ -1,25 +1,15 @@
 """Handwritten digits and a perceptron: half a minute for four rules."""
 
-import flax.linen as nn
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import sklearn.datasets
 
 from lion_jax.lab.tasks.classification import classification
+from lion_jax.lab.tasks.layers import dense, init_dense
 from lion_jax.lab.tasks.stratified import stratified
 from lion_jax.lab.tasks.task import Task
-
-
-class _Perceptron(nn.Module):
-    """One hidden layer of rectified units."""
-
-    width: int
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dense(self.classes)(nn.relu(nn.Dense(self.width)(x)))
 
 
 def digits(size: int = 1) -> Task:
@@ -33,12 +23,22 @@ def digits(size: int = 1) -> Task:
     """
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     x, y = np.asarray(x / 16, np.float32), np.asarray(y, np.int32)
-    model = _Perceptron(width=64 * size, classes=10)
+    inputs, width, classes = x.shape[1], 64 * size, 10
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        return {  # the last layer has the first name, as when flax made them from outside in
+            "Dense_0": init_dense(key, "Dense_0", width, classes),
+            "Dense_1": init_dense(key, "Dense_1", inputs, width),
+        }
+
+    def logits(params: dict[str, Any], x: jax.Array) -> jax.Array:
+        return dense(params["Dense_0"], jax.nn.relu(dense(params["Dense_1"], x)))
+
     return classification(
-        lambda key: model.init(key, x[:1])["params"],
-        lambda params, inputs: jnp.asarray(model.apply({"params": params}, inputs)),
+        init,
+        logits,
         stratified(x, y),
         name="digits",
         description="1,797 handwritten digits of 8x8 pixels (scikit-learn); "
-        f"a 64-{model.width}-10 perceptron",
+        f"a {inputs}-{width}-{classes} perceptron",
     )

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from lion_jax._installation import to_install
 from lion_jax.lab.errors import RequestError
 
 
@@ -18,6 +19,6 @@ def packaged(task: str, package: str, file: str) -> Path:
             return Path(folder) / file
     missing = f"its file {file}, which this version lacks" if spec else "which is missing"
     raise RequestError(
-        f"the task {task!r} reads data of the package {package}, {missing}; try: pip install "
-        f"'lion-jax[tasks]', or in a clone: uv run --extra tasks lion-jax compare --task {task}"
+        f"the task {task!r} reads data of the package {package}, {missing}; "
+        f"try: {to_install('tasks')}"
     )

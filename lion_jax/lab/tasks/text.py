@@ -1,8 +1,8 @@
 """The next character of a text that comes with Python."""
 
 import collections
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,25 +10,12 @@ import numpy as np
 from lion_jax.lab.errors import RequestError
 from lion_jax.lab.tasks.classification import classification
 from lion_jax.lab.tasks.data import Data, Labelled
+from lion_jax.lab.tasks.layers import dense, embed, init_dense, init_embedding
 from lion_jax.lab.tasks.task import Task
 
 _CONTEXT = 16
 _CHARACTERS = 64
 _EXAMPLES = {"train": 32768, "validation": 4096, "test": 8192}
-
-
-class _CharacterModel(nn.Module):
-    """The embeddings of the last characters, side by side, and a hidden layer over them."""
-
-    characters: int
-    features: int
-    width: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        embedded = nn.Embed(self.characters, self.features)(x)
-        hidden = nn.tanh(nn.Dense(self.width)(embedded.reshape(len(x), -1)))
-        return nn.Dense(self.characters)(hidden)
 
 
 def text(size: int = 1) -> Task:
@@ -58,14 +45,26 @@ def text(size: int = 1) -> Task:
         name: _windows(indices[start:end], examples)
         for (name, examples), start, end in zip(_EXAMPLES.items(), ends, ends[1:], strict=False)
     }
-    model = _CharacterModel(_CHARACTERS, features=16, width=128 * size)
+    features, width = 16, 128 * size
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        return {
+            "Embed_0": init_embedding(key, "Embed_0", _CHARACTERS, features),
+            "Dense_0": init_dense(key, "Dense_0", _CONTEXT * features, width),
+            "Dense_1": init_dense(key, "Dense_1", width, _CHARACTERS),
+        }
+
+    def logits(params: dict[str, Any], x: jax.Array) -> jax.Array:
+        embedded = embed(params["Embed_0"], x).reshape(len(x), -1)
+        return dense(params["Dense_1"], jnp.tanh(dense(params["Dense_0"], embedded)))
+
     return classification(
-        lambda key: model.init(key, splits["train"].x[:1])["params"],
-        lambda params, inputs: jnp.asarray(model.apply({"params": params}, inputs)),
+        init,
+        logits,
         Data(**splits),
         name="text",
         description="the next character of Python's language reference (this Python's own "
-        f"pydoc_data) from the 16 before it; embeddings of 16, {model.width} hidden units",
+        f"pydoc_data) from the 16 before it; embeddings of {features}, {width} hidden units",
     )
 
 

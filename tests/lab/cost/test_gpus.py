@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 
 import lion_jax
 from lion_jax import lab
+from lion_jax._installation import to_install
 from lion_jax.lab import RequestError, cli
 from lion_jax.lab.cost.gpus import GPUS
 from lion_jax.lab.cost.names import parse
@@ -79,13 +81,13 @@ def test_without_the_wheels_of_this_jax_it_says_what_to_install(versions, proble
 
     versions = versions | {"jaxlib": "9.8"}
     monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with pytest.raises(RequestError) as refusal:
         describe("h100:8")
     message = str(refusal.value)
     assert problem in message
-    wheels = "--with jax-cuda13-plugin==9.8 --with jax-cuda13-pjrt==9.8"
-    assert f"`uv run {wheels} lion-jax cost --topology h100:8`" in message
-    assert "or for good with pip install 'lion-jax[gpus]'" in message
+    assert f"; try: {to_install('gpus')}" in message
     assert "\n" not in message
 
 

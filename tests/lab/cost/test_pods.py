@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from jax.sharding import AxisType
 
 import lion_jax
 from lion_jax import lab
+from lion_jax._installation import to_install
 from lion_jax.lab import RequestError, cli
 from lion_jax.lab.cost import run
 from lion_jax.lab.cost.floors import Stored, least
@@ -298,12 +300,12 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name)
     )
     before = dict(os.environ)
-    message = (
-        r"libtpu is missing.*`uv run --with libtpu lion-jax cost .*pip install 'lion-jax\[pods\]'; "
-        "then every program of this environment looks for a TPU"
-    )
-    with pytest.raises(RequestError, match=message):
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    with pytest.raises(RequestError, match=r"libtpu is missing, .*every program") as refusal:
         pod_cost("lion")
+    assert f"; try: {to_install('pods')}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
     assert dict(os.environ) == before
 
 
