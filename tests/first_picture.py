@@ -47,9 +47,8 @@ def draw(sweep: lab.Sweep) -> Figure:
     axes.set_yticks(range(len(ROWS)), list(ROWS.values()))
     axes.set_ylim(len(ROWS) - 0.5, -0.5)
     axes.set_xlim(-40, 60)
-    axes.set_xticks(
-        np.arange(-40, 61, 20), [f"{x:+d}%" if x else "AdamW" for x in range(-40, 61, 20)]
-    )
+    ticks = range(-40, 61, 20)
+    axes.set_xticks(ticks, [f"{x:+d}%" if x else "AdamW" for x in ticks])
     axes.set_xlabel("test error relative to AdamW's: better to the left")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
