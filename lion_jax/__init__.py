@@ -9,7 +9,7 @@ A tour, from the equation to the training step:
 ...     lion_jax.add_decoupled_weight_decay(0.1),
 ...     optax.scale_by_learning_rate(1e-2),
 ... )
->>> tx = lion_jax.lion(1e-2, weight_decay=0.1)         # the same in one word
+>>> tx = lion_jax.lion(1e-2, weight_decay=0.1)         # the same in one call
 >>> tx = lion_jax.lookahead(tx)                        # any transformation goes into a combinator
 >>> state = tx.init(params)
 >>> updates, state = tx.update(jax.grad(loss)(params), state, params)
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 from lion_jax._lazy import load_when_asked
 
+__version__ = _version("lion-jax")
+
 if TYPE_CHECKING:
     from lion_jax._public import *  # noqa: F403
-
-__version__ = _version("lion-jax")
-__getattr__, __dir__ = load_when_asked(__name__)  # the command line answers --help without jax
+else:
+    __getattr__, __dir__ = load_when_asked(__name__)  # `lion-jax --help` answers without jax

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 
@@ -12,22 +13,22 @@ def load_when_asked(package: str) -> tuple[Callable[[str], Any], Callable[[], li
 
     Importing the package then costs nothing, and a module of it loads alone.
     """
-    own = vars(sys.modules[package])
+    this = sys.modules[package]
 
-    def public() -> dict[str, Any]:
-        names = vars(importlib.import_module(f"{package}._public"))
-        return {name: value for name, value in names.items() if not name.startswith("_")}
+    def public() -> ModuleType:
+        return importlib.import_module(f"{package}._public")
 
     def load(name: str) -> Any:
         if name == "__all__":
-            return sorted(public())
+            return public().__all__
         if not name.startswith("_"):
             if importlib.util.find_spec(f"{package}.{name}") is not None:
                 return importlib.import_module(f"{package}.{name}")
             names = public()
-            if name in names:
-                own.update(names)
-                return names[name]
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            if name in names.__all__:
+                vars(this).update({each: getattr(names, each) for each in names.__all__})
+                return vars(this)[name]
+        message = f"module {package!r} has no attribute {name!r}"
+        raise AttributeError(message, name=name, obj=this)
 
-    return load, lambda: sorted({*(name for name in own if name.startswith("__")), *public()})
+    return load, lambda: public().__all__.copy()

@@ -1,54 +1,119 @@
 """The public names of `lion_jax`, which it loads when one is first asked for."""
 
-from lion_jax import checkpoints as checkpoints
-from lion_jax import compat as compat
-from lion_jax import distributed as distributed
-from lion_jax import experimental as experimental
-from lion_jax import groups as groups
-from lion_jax import precision as precision
-from lion_jax import primitives as primitives
-from lion_jax._core.hyperparameters import hyperparameters as hyperparameters
-from lion_jax.carrying import CarryReport as CarryReport
-from lion_jax.carrying import carry_state as carry_state
-from lion_jax.combinators.accumulation import with_accumulation as with_accumulation
-from lion_jax.combinators.averaging import averaged_params as averaged_params
-from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
-from lion_jax.combinators.cautious import cautious as cautious
-from lion_jax.combinators.guard import has_given_up as has_given_up
-from lion_jax.combinators.guard import skipped_steps as skipped_steps
-from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
-from lion_jax.combinators.hyperball import hyperball as hyperball
-from lion_jax.combinators.lookahead import lookahead as lookahead
-from lion_jax.combinators.lookahead import slow_params as slow_params
-from lion_jax.combinators.loss_scale import DynamicLossScale as DynamicLossScale
-from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_scale
-from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
-from lion_jax.combinators.per_layer import per_layer as per_layer
-from lion_jax.combinators.scout import scout as scout
-from lion_jax.combinators.spike_guard import spike_statistics as spike_statistics
-from lion_jax.combinators.spike_guard import with_spike_guard as with_spike_guard
-from lion_jax.conversion import LionHyperparameters as LionHyperparameters
-from lion_jax.conversion import beta_for_batch as beta_for_batch
-from lion_jax.conversion import from_adamw as from_adamw
-from lion_jax.metrics import read_metrics as read_metrics
-from lion_jax.metrics import with_metrics as with_metrics
-from lion_jax.optimizers.adaptive import adabelief as adabelief
-from lion_jax.optimizers.adaptive import adan as adan
-from lion_jax.optimizers.adaptive import ademamix as ademamix
-from lion_jax.optimizers.adaptive import tadam as tadam
-from lion_jax.optimizers.layerwise import adamp as adamp
-from lion_jax.optimizers.layerwise import lamb as lamb
-from lion_jax.optimizers.layerwise import lars as lars
-from lion_jax.optimizers.layerwise import ralars as ralars
-from lion_jax.optimizers.lion import decoupled_lion as decoupled_lion
-from lion_jax.optimizers.lion import lion as lion
-from lion_jax.optimizers.lion_k import cautious_lion as cautious_lion
-from lion_jax.optimizers.lion_k import lion_k as lion_k
-from lion_jax.optimizers.lion_k import signum as signum
-from lion_jax.optimizers.lion_muon import lion_muon as lion_muon
-from lion_jax.optimizers.mars import mars_adamw as mars_adamw
-from lion_jax.optimizers.mars import mars_lion as mars_lion
-from lion_jax.optimizers.tiger import tiger as tiger
-from lion_jax.primitives.decay import add_decoupled_weight_decay as add_decoupled_weight_decay
-from lion_jax.primitives.momentum import interpolate_momentum as interpolate_momentum
-from lion_jax.primitives.momentum import scale_by_sign_momentum as scale_by_sign_momentum
+import lion_jax.checkpoints as checkpoints
+import lion_jax.combinators as combinators
+import lion_jax.compat as compat
+import lion_jax.distributed as distributed
+import lion_jax.experimental as experimental
+import lion_jax.groups as groups
+import lion_jax.lab as lab
+import lion_jax.metrics as metrics
+import lion_jax.optimizers as optimizers
+import lion_jax.precision as precision
+import lion_jax.primitives as primitives
+from lion_jax._core.hyperparameters import hyperparameters
+from lion_jax.carrying import CarryReport, carry_state
+from lion_jax.combinators import (
+    DynamicLossScale,
+    averaged_params,
+    cautious,
+    current_loss_scale,
+    has_given_up,
+    hyperball,
+    lookahead,
+    per_layer,
+    scout,
+    skipped_steps,
+    slow_params,
+    spike_statistics,
+    with_accumulation,
+    with_finite_guard,
+    with_loss_scale,
+    with_parameter_average,
+    with_spike_guard,
+)
+from lion_jax.conversion import LionHyperparameters, beta_for_batch, from_adamw
+from lion_jax.metrics import read_metrics, with_metrics
+from lion_jax.optimizers import (
+    adabelief,
+    adamp,
+    adan,
+    ademamix,
+    cautious_lion,
+    decoupled_lion,
+    lamb,
+    lars,
+    lion,
+    lion_k,
+    lion_muon,
+    mars_adamw,
+    mars_lion,
+    ralars,
+    signum,
+    tadam,
+    tiger,
+)
+from lion_jax.primitives import (
+    add_decoupled_weight_decay,
+    interpolate_momentum,
+    scale_by_sign_momentum,
+)
+
+__all__ = [
+    "CarryReport",
+    "DynamicLossScale",
+    "LionHyperparameters",
+    "adabelief",
+    "adamp",
+    "adan",
+    "add_decoupled_weight_decay",
+    "ademamix",
+    "averaged_params",
+    "beta_for_batch",
+    "carry_state",
+    "cautious",
+    "cautious_lion",
+    "checkpoints",
+    "combinators",
+    "compat",
+    "current_loss_scale",
+    "decoupled_lion",
+    "distributed",
+    "experimental",
+    "from_adamw",
+    "groups",
+    "has_given_up",
+    "hyperball",
+    "hyperparameters",
+    "interpolate_momentum",
+    "lab",
+    "lamb",
+    "lars",
+    "lion",
+    "lion_k",
+    "lion_muon",
+    "lookahead",
+    "mars_adamw",
+    "mars_lion",
+    "metrics",
+    "optimizers",
+    "per_layer",
+    "precision",
+    "primitives",
+    "ralars",
+    "read_metrics",
+    "scale_by_sign_momentum",
+    "scout",
+    "signum",
+    "skipped_steps",
+    "slow_params",
+    "spike_statistics",
+    "tadam",
+    "tiger",
+    "with_accumulation",
+    "with_finite_guard",
+    "with_loss_scale",
+    "with_metrics",
+    "with_parameter_average",
+    "with_spike_guard",
+]

@@ -1,4 +1,4 @@
-"""Hyperparameters carried over: from another optimizer, or to another batch size."""
+"""Converts hyperparameters from AdamW to Lion, and from one batch size to another."""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +7,9 @@ import optax
 from lion_jax._core.kinds import DECAY_RATE, NON_NEGATIVE, POSITIVE
 from lion_jax._core.rule import takes
 from lion_jax._core.types import Scalar
+
+__all__ = ["LionHyperparameters", "beta_for_batch", "from_adamw"]
+__dir__ = __all__.copy  # TAB offers no more
 
 _LEAST, _MOST = 3.0, 10.0  # the published range of the factor
 _ADVICE = (
@@ -28,15 +31,15 @@ class LionHyperparameters(NamedTuple):
     """Lion's hyperparameters as :func:`from_adamw` makes them; ``print`` shows them in a few lines.
 
     Attributes:
-      learning_rate: AdamW's over the factor, a number or a schedule as it was.
-      weight_decay: AdamW's times the factor, a number or a schedule as it was.
+      learning_rate: AdamW's divided by the factor; a schedule stays a schedule.
+      weight_decay: AdamW's times the factor; a schedule stays a schedule.
       b1: weight of the momentum in the update.
       b2: decay rate of the momentum.
       learning_rate_range: the lowest and the highest to search, each like ``learning_rate``.
       weight_decay_range: the same of ``weight_decay``; the decay that belongs to the highest
         learning rate is first.
-      factor: what the learning rate was divided by.
-      advice: what else to change and what to keep, each with its source.
+      factor: the number by which the learning rate was divided.
+      advice: remarks on other settings to change or to keep, each with its source.
     """
 
     learning_rate: optax.ScalarOrSchedule
@@ -95,12 +98,12 @@ def from_adamw(
 
       \eta_\text{Lion} = \eta / f, \qquad \lambda_\text{Lion} = f \lambda
 
-    Every entry of Lion's update is 1 in magnitude, larger than AdamW's mostly are, so the learning
-    rate has to be smaller; the product :math:`\eta \lambda`, by which a step shrinks the weights,
-    stays. The published range of :math:`f` is 3 to 10; no value of it is further from 5 than by a
-    factor of 2, so one doubling and one halving search it.
+    Every entry of Lion's update is 1 in magnitude, mostly larger than AdamW's, so the learning rate
+    must be smaller. The product :math:`\eta \lambda`, by which a step shrinks the weights, stays
+    the same. The published range of :math:`f` is 3 to 10; no value of it is further from 5 than by
+    a factor of 2, so one doubling and one halving search it.
 
-    AdamW's ``b1`` has no part in it: the authors had 0.9 beside both choices of Lion's.
+    AdamW's ``b1`` does not matter: the authors used 0.9 with both choices for Lion.
 
     Args:
       learning_rate: AdamW's :math:`\eta` >= 0. A schedule is divided as a whole.
@@ -173,8 +176,8 @@ def beta_for_batch(b: Scalar, from_batch: Scalar, to_batch: Scalar) -> Scalar:
 
       \beta' = \beta^{B' / B}
 
-    A momentum forgets half of a gradient after :math:`\ln 2 / \ln(1 / \beta)` steps, so that in
-    larger batches the same rate remembers more examples. It goes for ``b1`` as for ``b2``.
+    A momentum forgets half of a gradient after :math:`\ln 2 / \ln(1 / \beta)` steps, so with larger
+    batches the same rate remembers more examples. Use it for ``b1`` and for ``b2``.
 
     Args:
       b: :math:`\beta` in [0, 1), which did well at the old batch size.

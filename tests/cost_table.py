@@ -1,4 +1,4 @@
-"""The table of costs in docs/cost.md: each line counted on a TPU v5e and an H100, without either.
+"""The table of docs/cost-measured.md: each line counted on a TPU v5e and an H100, without either.
 
 `uv run --extra pods --extra gpus python tests/cost_table.py` makes it anew in half an hour;
 `--only lookahead` counts the lines with that word and leaves the others as they are. The file is
@@ -21,7 +21,7 @@ from lab.cost.lines import DEVICES, LINES, Line, counted
 
 from lion_jax.lab.cost.figures import PodCost
 
-PAGE = Path(__file__).parents[1] / "docs" / "cost.md"
+PAGE = Path(__file__).parents[1] / "docs" / "cost-measured.md"
 BEGIN, END = "<!-- made by tests/cost_table.py: begin -->", "<!-- end -->"
 HEADER = (
     "| Step | Floor | v5e: bytes | temporary | H100: bytes | kernels | temporary "

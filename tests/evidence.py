@@ -1,37 +1,50 @@
-"""The table and the pictures of docs/evidence.md: ten rules on four tasks, everything tuned.
+"""The tables, pictures and records of the evidence pages: ten rules on four tasks, all tuned.
 
-`uv run --extra tasks python tests/evidence.py` makes them anew in about an hour on two cores. What
-is finished stays in the folder `evidence`, so that an interrupted run goes on where it was;
-`--output` names another folder, and `--write` writes the page from what is there.
+`python tests/evidence.py --write` trains nothing. It writes tables and pictures from the records
+that stand in the docs, `docs/_static/evidence.csv.gz`.
+
+`uv run --extra tasks python tests/evidence.py` trains everything anew, in about an hour on two
+cores, and then writes records, tables and pictures. What is finished stays in the folder
+`evidence`, so that an interrupted run goes on where it was; `--output` names another folder.
 """
 
 import argparse
 import dataclasses
-import gzip
-import io
-import math
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
 
+import evidence_records as records
+import first_picture
 import numpy as np
 
 import lion_jax
 from lion_jax import lab
-from lion_jax.lab import files
 from lion_jax.lab.choosing import choose_task
+from lion_jax.lab.provenance import provenance
 from lion_jax.lab.rules.catalogue import RULES
 from lion_jax.lab.statistics import difference, form_of, half_interval, in_words
-from lion_jax.lab.sweeping.cells import Cell, Tuned
+from lion_jax.lab.sweeping import drawing
+from lion_jax.lab.sweeping.cells import Cell, Place, Tuned, along
 from lion_jax.lab.trainer import Trainer
 
-PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
-STATIC = PAGE.parent / "_static"
+DOCS = Path(__file__).parents[1] / "docs"
+STATIC = DOCS / "_static"
 RECORDS = STATIC / "evidence.csv.gz"
+MADE = STATIC / "evidence.json"
+"""When and where the records were made, and how long it took."""
+PAGES = {
+    "evidence.md": ("ranks",),
+    "evidence-tables.md": ("tables", "lengths"),
+    "evidence-tuning.md": ("decay", "from_adamw"),
+}
+"""The tables that each page has between markers."""
 BUDGET = {"trials": 5, "studies": 5, "seeds": 10, "against": "adamw"}
 FAMILY = "lion,cautious_lion,mars_lion,signum,tiger,lookahead_lion,lion_polar,adamw,adan,sgd"
 SMALL = {"rules": FAMILY, "steps": 200, "sizes": (1, 2)}
@@ -59,11 +72,7 @@ SWEEPS = {
     ],
 }
 """The sweeps by name, each in pieces that go into one folder."""
-PICTURES = {
-    "main": ("picture", "batch-sizes", "sizes", "learning-rates"),
-    "lengths": ("steps",),
-    "decay": (),
-}
+AGAINST = {name: pieces[0].get("against", BUDGET["against"]) for name, pieces in SWEEPS.items()}
 
 
 # Tables.
@@ -72,12 +81,10 @@ PICTURES = {
 def table_of_task(sweep: lab.Sweep, task: str) -> str:
     """Each rule's difference to the baseline in each cell of a task."""
     cells = [cell for cell in sweep.cells if cell.place.task == task]
+    said = {"size": "size {}", "batch_size": "batch {}", "steps": "{} steps"}
+    varied = [axis for axis in said if len(along(cells, axis)) > 1]
     columns = [
-        ", ".join(
-            [*(["size " + str(p.size)] if p.size else []), f"batch {p.batch_size}"]
-            + ([f"{p.steps} steps"] if len({c.place.steps for c in cells}) > 1 else [])
-        )
-        for p in (cell.place for cell in cells)
+        ", ".join(said[axis].format(getattr(cell.place, axis)) for axis in varied) for cell in cells
     ]
     direction = "more is better" if cells[0].is_up else "less is better"
     lines = [
@@ -99,7 +106,7 @@ def of(cell: Cell, rule: str) -> list[Tuned]:
     return [result for result in cell.results if result.rule == rule]
 
 
-def cell_text(cell: Cell, result: Tuned, against: str) -> str:
+def cell_text(cell: Cell, result: Tuned, against: str | None) -> str:
     """The baseline's mean and standard error, or the difference to it; bold if told apart."""
     base = cell.baseline(against)
     form = form_of(cell.test(base))
@@ -128,7 +135,7 @@ def ranks(sweep: lab.Sweep) -> str:
     return "\n".join(lines)
 
 
-def remarks(sweep: lab.Sweep) -> str:
+def remarks(sweep: lab.Sweep, hours: float) -> str:
     """Counts that the tables do not show."""
     against = sweep.against
     pairs = [(c, r) for c in sweep.cells for r in c.results if r.rule != against]
@@ -145,25 +152,24 @@ def remarks(sweep: lab.Sweep) -> str:
         for r in c.results
         for outcome in (r.tuning, r.selection, r.final)
     )
-    seconds = sum(sum(r.timing) for c in sweep.cells for r in c.results)
     return (
         f"Of {len(pairs)} differences to {against}, {told} are told apart. Intervals over seeds "
         f"alone would have told {by_seeds} apart. {len(edges)} of "
         f"{sum(len(c.results) for c in sweep.cells)} best values are the smallest or largest "
-        f"tried. {runs:,} runs took {seconds / 3600:.1f} hours of a core, two at a time."
+        f"tried. {runs:,} runs took {hours:.1f} hours of a core, two at a time."
     )
 
 
 # from_adamw.
 
 
-def suggestions(sweep: lab.Sweep) -> Iterator[dict[str, object]]:
-    """Lion at what `from_adamw` makes of AdamW's tuned values, on the seeds of the others."""
+def suggested_runs(sweep: lab.Sweep) -> Iterator[records.Row]:
+    """Runs of Lion at what `from_adamw` makes of AdamW's tuned values, on the same seeds."""
     settings = sweep.settings
     seeds = settings["first_seed"] + settings["studies"] + np.arange(settings["seeds"])
     for cell in sweep.cells:
-        (adamw,), (lion,), place = of(cell, "adamw"), of(cell, "lion"), cell.place
-        tuned, own = cell.chosen(lion), cell.chosen(adamw)
+        (adamw,), place = of(cell, "adamw"), cell.place
+        own = cell.chosen(adamw)
         start = lion_jax.from_adamw(own["learning_rate"], own["weight_decay"])
         trainer = Trainer(
             choose_task(place.task, size=place.size),
@@ -174,16 +180,29 @@ def suggestions(sweep: lab.Sweep) -> Iterator[dict[str, object]]:
         )
         values = {n: np.array([start.arguments[n]]) for n in ("learning_rate", "weight_decay")}
         outcome, _ = trainer.run(values, seeds)
-        tests = outcome.test[cell.metric][0]
+        for i, seed in enumerate(seeds):
+            run = {"sweep": "main", "rule": "lion", "stage": records.SUGGESTED, "trial": 0}
+            run |= {**dataclasses.asdict(place), "seed": seed, "diverged": outcome.diverged[0, i]}
+            run |= {name: value[0] for name, value in values.items()}
+            run |= {f"validation_{cell.metric}": outcome.validation[cell.metric][0, i]}
+            run |= {f"test_{cell.metric}": outcome.test[cell.metric][0, i]}
+            yield records.row_of(run, cell.metric)
+
+
+def suggestions(sweep: lab.Sweep, runs: dict[Place, list[records.Row]]) -> Iterator[dict[str, str]]:
+    """A row for each cell: suggested and tuned values of Lion, and what came of the suggestion."""
+    for cell in sweep.cells:
+        (adamw,), (lion,), rows = of(cell, "adamw"), of(cell, "lion"), runs[cell.place]
+        tuned = cell.chosen(lion)
+        start = {name: float(rows[0][name]) for name in ("learning_rate", "weight_decay")}
+        tests = records.tests_of(rows)
         to_tuned, to_adamw = (difference(tests - cell.tests(other)) for other in (lion, adamw))
         form = form_of(cell.test(adamw))
         yield {
-            "Cell": str(place).replace(f", {place.steps} steps", ""),
-            "Suggested η, λ": f"{values['learning_rate'][0]:.2g}, {values['weight_decay'][0]:.2g}",
+            "Cell": str(cell.place).replace(f", {cell.place.steps} steps", ""),
+            "Suggested η, λ": ", ".join(f"{value:.2g}" for value in start.values()),
             "Tuned η, λ": f"{tuned['learning_rate']:.2g}, {tuned['weight_decay']:.2g}",
-            "Tuned over suggested": " and ".join(
-                factor(tuned[name] / float(values[name][0])) for name in values
-            ),
+            "Tuned over suggested": " and ".join(factor(tuned[n] / start[n]) for n in start),
             "Test metric": in_words(float(tests.mean()), float(half_interval(tests)), form),
             "Minus tuned Lion": in_words(to_tuned.mean, to_tuned.half, form, sign="+"),
             "Minus tuned AdamW": in_words(to_adamw.mean, to_adamw.half, form, sign="+"),
@@ -195,44 +214,14 @@ def factor(value: float) -> str:
     return f"×{value:.0f}" if value >= 10 else f"×{value:.2g}"
 
 
-def markdown(rows: list[dict[str, object]]) -> str:
+def markdown(rows: list[dict[str, str]]) -> str:
     """A table of records."""
     head = list(rows[0])
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(map(str, row.values()))} |" for row in rows)])
+    return "\n".join([*lines, *(f"| {' | '.join(row.values())} |" for row in rows)])
 
 
 # Writing.
-
-
-def small_records(sweeps: dict[str, lab.Sweep]) -> bytes:
-    """A compressed CSV of every run, its figures to six digits."""
-    rows = []
-    for sweep in sweeps.values():
-        metrics = {cell.place.task: cell.metric for cell in sweep.cells}
-        for record in sweep.records():
-            name = metrics[record["task"]]
-            kept = [*dataclasses.asdict(sweep.cells[0].place), "rule", "stage", "trial", "seed"]
-            figures = {
-                "learning_rate": record["learning_rate"],
-                "weight_decay": record.get("weight_decay", math.nan),
-                "validation": record[f"validation_{name}"],
-                "test": record[f"test_{name}"],
-            }
-            rows.append(
-                {n: record[n] for n in kept}
-                | {"metric": name}
-                | {n: f"{value:.6g}" for n, value in figures.items()}
-                | {"diverged": int(record["diverged"])}
-            )
-    scratch = STATIC / "evidence.csv"
-    files.write_csv(rows, scratch)
-    text = scratch.read_bytes()
-    scratch.unlink()
-    compressed = io.BytesIO()
-    with gzip.GzipFile(fileobj=compressed, mode="wb", mtime=0) as file:
-        file.write(text)
-    return compressed.getvalue()
 
 
 def replaced(page: str, name: str, text: str) -> str:
@@ -241,60 +230,107 @@ def replaced(page: str, name: str, text: str) -> str:
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"{PAGE.name} must have the markers {begin} and {end}; got none")
+        raise SystemExit(f"a page must have the markers {begin} and {end}; got none. See PAGES")
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def write(sweeps: dict[str, lab.Sweep], suggested: str) -> None:
-    """Writes tables, pictures and records into the docs."""
-    main = sweeps["main"]
-    tasks = dict.fromkeys(cell.place.task for cell in main.cells)
-    origin = main.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    made = f"Made {origin['date']} on {origin['device']} with {versions}."
-    texts = {
-        "ranks": f"{ranks(main)}\n\n{remarks(main)} {made}",
-        "tables": "\n\n".join(table_of_task(main, task) for task in tasks),
-        "from_adamw": suggested,
+def keep_records(folder: Path) -> None:
+    """Writes the records of finished sweeps into the docs."""
+    rows, made = [], {}
+    for name in SWEEPS:
+        sweep = lab.load(folder / name)
+        rows += records.rows_of(name, sweep)
+        if name == "main":
+            rows += suggested_runs(sweep)
+        seconds = sum(sum(r.timing) for c in sweep.cells for r in c.results)
+        origin = {key: sweep.provenance[key] for key in ("date", "device", "versions")}
+        made[name] = {**origin, "core_hours": round(seconds / 3600, 1)}
+    here = provenance()
+    made[records.SUGGESTED] = {key: here[key] for key in ("date", "device", "versions")}
+    records.write(rows, RECORDS)
+    MADE.write_text(json.dumps(made, indent=1) + "\n")
+
+
+def texts() -> dict[str, str]:
+    """The tables by name, from the records."""
+    rows, made = records.read(RECORDS), json.loads(MADE.read_text())
+    sweeps = records.sweeps_of(rows, AGAINST)
+    suggested: dict[Place, list[records.Row]] = {}
+    for row in rows:
+        if row["stage"] == records.SUGGESTED:
+            suggested.setdefault(records.place_of(row), []).append(row)
+    tables = {
+        name: "\n\n".join(
+            table_of_task(sweep, task)
+            for task in dict.fromkeys(cell.place.task for cell in sweep.cells)
+        )
+        for name, sweep in sweeps.items()
     }
-    for name in ("lengths", "decay"):
-        sweep = sweeps[name]
-        of_sweep = dict.fromkeys(cell.place.task for cell in sweep.cells)
-        tables = "\n\n".join(table_of_task(sweep, task) for task in of_sweep)
-        texts[name] = f"{tables}\n\n{remarks(sweep)}"
-    page = PAGE.read_text()
-    for name, text in texts.items():
-        page = replaced(page, name, text)
-    PAGE.write_text(page)
-    for name, sweep in sweeps.items():
-        drawn = sweep.pictures()
-        for picture in PICTURES[name]:
-            drawn[picture].savefig(STATIC / f"evidence-{picture}.png")
-    RECORDS.write_bytes(small_records(sweeps))
+    said = {name: remarks(sweep, made[name]["core_hours"]) for name, sweep in sweeps.items()}
+    return {
+        "ranks": f"{ranks(sweeps['main'])}\n\n{said['main']} {made_in_words(made['main'])}",
+        "tables": tables["main"],
+        "lengths": f"{tables['lengths']}\n\n{said['lengths']}",
+        "decay": f"{tables['decay']}\n\n{said['decay']}",
+        "from_adamw": markdown(list(suggestions(sweeps["main"], suggested)))
+        + f"\n\n{made_in_words(made[records.SUGGESTED])}",
+    }
+
+
+def made_in_words(origin: dict[str, Any]) -> str:
+    """A sentence on the date, the processor and the versions of some records."""
+    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    return f"Made {origin['date']} on {origin['device']} with {versions}."
+
+
+def write_pages(written: dict[str, str]) -> None:
+    """Writes the tables between their markers."""
+    for name, tables in PAGES.items():
+        page = (DOCS / name).read_text()
+        for table in tables:
+            page = replaced(page, table, written[table])
+        (DOCS / name).write_text(page)
+
+
+def draw() -> None:
+    """Draws the pictures of the pages, from the records."""
+    sweeps = records.sweeps_of(records.read(RECORDS), AGAINST)
+    main, lengths = sweeps["main"], sweeps["lengths"]
+    pictures = {
+        "first": first_picture.draw(main),
+        "picture": main.picture(),
+        "batch-sizes": drawing.draw_axis(main.cells, "batch_size", main.rules),
+        "sizes": drawing.draw_axis(main.cells, "size", main.rules),
+        "learning-rates": drawing.draw_drift(main.cells, ["size", "batch_size"], main.rules),
+        "steps": drawing.draw_axis(lengths.cells, "steps", lengths.rules),
+    }
+    for name, picture in pictures.items():
+        picture.savefig(STATIC / f"evidence-{name}.png")
 
 
 def main() -> int:
-    """Runs what is missing, and writes the page."""
+    """Runs what is missing, and writes records, tables and pictures."""
     parser = argparse.ArgumentParser(description=re.sub(r"`", "", __doc__ or ""))
     parser.add_argument("--output", type=Path, default=Path("evidence"), metavar="DIR")
-    parser.add_argument("--only", choices=SWEEPS, help="one of the sweeps")
-    parser.add_argument("--write", action="store_true", help="run nothing, write what is there")
+    parser.add_argument("--only", choices=SWEEPS, help="train for one sweep, and write nothing")
+    parser.add_argument(
+        "--write", action="store_true", help="train nothing: write from the records in the docs"
+    )
     options = parser.parse_args()
-    names = [options.only] if options.only else list(SWEEPS)
-    for name in names if not options.write else []:
-        for piece in SWEEPS[name]:
-            lab.sweep(
-                **{**BUDGET, **piece},
-                folder=options.output / name,
-                resume=True,
-                on_progress=lab_progress,
-            )
-    if not options.only:
-        sweeps = {name: lab.load(options.output / name) for name in SWEEPS}
-        kept = options.output / "from_adamw.md"
-        if not kept.exists():
-            kept.write_text(markdown(list(suggestions(sweeps["main"]))))
-        write(sweeps, kept.read_text())
+    if not options.write:
+        for name in [options.only] if options.only else SWEEPS:
+            for piece in SWEEPS[name]:
+                lab.sweep(
+                    **{**BUDGET, **piece},
+                    folder=options.output / name,
+                    resume=True,
+                    on_progress=lab_progress,
+                )
+        if options.only:
+            return 0
+        keep_records(options.output)
+    write_pages(texts())
+    draw()
     return 0
 
 

@@ -130,6 +130,7 @@ def test_no_number_is_static(entry):
     assert {*entry.factory.static_args}.isdisjoint(entry.scalars)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "factory",
     [pytest.param(factory, id=factory.__name__) for factory in FACTORIES if factory not in OTHERS],

@@ -592,6 +592,7 @@ NNX = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("tx", "dtype"), NNX.values(), ids=NNX.keys())
 def test_a_run_in_nnx_goes_on_as_one_without(tx, dtype):
     """Carried, put back into an optimizer of nnx, and trained on."""
@@ -725,6 +726,7 @@ def test_groups_of_another_size_are_refused(wrap):
         assert report.dropped == ()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("bits", [8, 16])
 def test_corrections_are_not_read_in_the_grains_of_another_dtype(bits):
     tx = precision.with_master_weights(optax.adam(1e-3), correction_bits=bits)

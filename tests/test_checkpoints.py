@@ -62,6 +62,7 @@ def trained(tx, dtype=jnp.float32):
     return run(tx, tree(dtype), [tree(dtype, seed=seed) for seed in range(1, 4)])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize(
     "make",
@@ -124,6 +125,7 @@ def test_trees_without_keys_or_entries_keep_every_bit(saved, tmp_path):
     assert_same_bits(checkpoints.restore(tmp_path, saved)[1], saved)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_goes_on_on_another_mesh_and_on_one_device(tmp_path):
     params = {"w": jnp.arange(32.0).reshape(8, 4).astype(jnp.bfloat16), "b": jnp.arange(8.0)}
     tx = lion_jax.lookahead(INNER)
@@ -278,6 +280,7 @@ def arrays(draw):
     return array
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @given(st.lists(arrays(), min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
@@ -293,6 +296,7 @@ def test_what_save_accepts_restore_gives_back_to_the_last_bit(saved):
             assert x.astype(y.dtype).tobytes() == y.tobytes()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["int2", "int4", "float4_e2m1fn", "float8_e8m0fnu", "bfloat16"])
 def test_small_numbers_keep_every_bit(dtype, tmp_path):
     saved = {"jax": jnp.arange(-2, 2).astype(dtype), "numpy": np.arange(-2, 2).astype(dtype)}
@@ -308,6 +312,7 @@ def test_a_file_in_memory_is_saved_as_an_array(tmp_path):
     assert_same_bits(checkpoints.restore(tmp_path / "run", saved)[1], np.asarray(saved))
 
 
+@pytest.mark.slow
 def test_what_nnx_wraps_is_saved_and_restored_wrapped_or_not(tmp_path):
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lion_jax.lookahead(optax.adam(1e-3)), wrt=nnx.Param)
@@ -406,6 +411,7 @@ def flip(file):
     file.write_bytes(data)
 
 
+@pytest.mark.sampled
 @interrupted_reads
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink, lambda file: file.write_bytes(b"")])
 def test_damaged_data_is_refused_with_its_path_and_the_older_step(damage, tmp_path):
@@ -437,6 +443,7 @@ def test_damage_to_any_file_is_refused_or_does_no_harm(damage, tmp_path):
     assert any("/d/" in name for name in refused)
 
 
+@pytest.mark.sampled
 @interrupted_reads
 def test_damage_without_another_checkpoint_says_so(tmp_path):
     saved, file = two_checkpoints(tmp_path)

@@ -24,6 +24,7 @@ def steps_of(kwargs):
     }
 
 
+@pytest.mark.sampled
 @replays("softsignum")
 def test_soft_signum(name, dtype):
     """The authors iterate for the temperature in float32, so that theirs is off by some 1e-6."""
@@ -35,6 +36,7 @@ def test_soft_signum(name, dtype):
     assert_replays(name, dtype, make, tolerance=1e-6 if dtype == "float64" else None)
 
 
+@pytest.mark.sampled
 @replays("softsignum")
 def test_soft_signum_at_the_recorded_temperatures(name, dtype):
     """Everything but the fit, to the last digit."""
@@ -114,6 +116,7 @@ def folded_quantile(p, median, deviation):
     return q
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("limit", [20.0, None])
 def test_soft_signum_is_its_papers(limit):
     rng = np.random.default_rng(0)
@@ -145,6 +148,7 @@ def test_soft_signum_is_its_papers(limit):
             np.testing.assert_allclose(params, p, rtol=1e-9, err_msg=f"step {t}")
 
 
+@pytest.mark.slow
 def test_stochastic_signum_is_its_papers():
     """With the same random numbers."""
     rng = np.random.default_rng(0)
@@ -187,6 +191,7 @@ def test_olion_is_its_papers():
             np.testing.assert_allclose(params, p, rtol=1e-9)
 
 
+@pytest.mark.sampled
 @replays("muon_keller__")
 def test_lion_k_of_the_polar_factor_is_kellers_muon(name, dtype):
     """b1 = b^2 and b2 = b; its leaf of four axes is scaled by two others than it flattens."""

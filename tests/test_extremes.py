@@ -60,6 +60,7 @@ def assert_finite(tree):
         assert np.isfinite(np.asarray(x, np.float64)).all(), jax.tree_util.keystr(path)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("make", cases())
 def test_a_gradient_through_steps_is_finite_where_a_gradient_is_0(make):
     assert_finite(jax.jit(jax.grad(tuned(make())))(PARAMS))
@@ -85,6 +86,7 @@ def test_the_derivative_of_a_step_at_a_gradient_of_0_is_that_of_the_equation():
     np.testing.assert_allclose(at_zero, first_step(jnp.array(1e-8)) / 1e-8, rtol=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
@@ -114,6 +116,7 @@ COUNTS_MEAN_MORE = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("make", cases(without=COUNTS_MEAN_MORE))
 def test_full_counts_start_nothing_anew(make):
     """The largest counts that a state holds leave the updates of ones that are merely large."""
@@ -135,6 +138,7 @@ def test_full_counts_start_nothing_anew(make):
         assert_close(updates, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("make", cases())
 def test_nothing_passes_through_infinity_or_nan(make):
     tx = make()
@@ -155,6 +159,7 @@ ZEROS = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("name", "zeros"), ZEROS, ids=lambda value: str(value))
 def test_numbers_of_0_pass_through_no_infinity(name, zeros):
     tx = getattr(lion_jax, name)(1e-2, **zeros)
@@ -165,6 +170,7 @@ def test_numbers_of_0_pass_through_no_infinity(name, zeros):
     assert_finite(updates)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("make", cases())
 def test_runs_under_strict_promotion(make):
     tx, like = make(), jax.eval_shape(lambda: PARAMS)

@@ -228,6 +228,7 @@ def test_no_leaves_match_nothing_and_are_not_refused(params):
         assert jax.tree.structure(mask(params)) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 def test_leaves_hidden_by_a_mask_are_not_missed():
     """Within optax.masked and optax.partition others have the leaves that a pattern is for."""
     inner = lion_jax.lion(0.1, weight_decay=0.1, mask=groups.exclude("bias", "norm/scale"))
@@ -282,6 +283,7 @@ def test_groups_of_learning_rate_and_weight_decay_equal_a_loop():
         np.testing.assert_allclose(actual[path], expected[path], rtol=1e-5, err_msg=path)
 
 
+@pytest.mark.sampled
 @recordings.replays("torch_adamw_groups")
 def test_replays_the_parameter_groups_of_torch(name, dtype):
     case = recordings.CASES[name]
@@ -304,6 +306,7 @@ def test_replays_the_parameter_groups_of_torch(name, dtype):
     )
 
 
+@pytest.mark.slow
 def test_scaling_by_group_equals_partitioning():
     tx = optax.chain(lion_jax.lion(0.1, weight_decay=0.1), groups.scale_by_group({"bias": 0.25}))
     expected = optax.partition(
@@ -323,6 +326,7 @@ def test_scaling_by_one_leaves_updates_alone_and_by_zero_stops_them():
     np.testing.assert_array_equal(updates["layers"][0]["bias"], [0.0, 0.0])
 
 
+@pytest.mark.sampled
 def test_multipliers_may_be_traced():
     """A sweep over a group's learning rate and weight decay is one vmap."""
 
@@ -350,6 +354,7 @@ def test_a_missing_gradient_moves_nothing():
         assert updates["layers"][1]["kernel"].shape == (2, 2)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "wrap", [lambda tx: tx, lambda tx: lion_jax.lookahead(tx, 2)], ids=["lion", "lookahead"]
 )
@@ -425,6 +430,7 @@ def check_first_step(before, after, gradients, decaying, slow):
         np.testing.assert_allclose(q, p - lr * (jnp.sign(g) + wd * p), atol=1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_works_with_flax_linen():
     class Model(nn.Module):
         @nn.compact
@@ -451,6 +457,7 @@ def test_attention_of_flax_linen_has_a_value_and_biases_of_rank_two():
     ]
 
 
+@pytest.mark.slow
 def test_works_with_flax_nnx():
     class Model(nnx.Module):
         def __init__(self, rngs):
@@ -544,6 +551,7 @@ def test_parameters_may_be_one_number(parameter):
     assert groups.multipliers({lambda path, leaf: True: 0.5})(parameter) == 0.5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize(
     ("factory", "name"),
@@ -592,6 +600,7 @@ LINE_SEARCHES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("tx", LINE_SEARCHES.values(), ids=LINE_SEARCHES)
 def test_a_line_search_steps_what_is_not_frozen(tx):
     """As it steps those parameters alone, of a loss in which the frozen ones are constants."""
@@ -618,6 +627,7 @@ def test_a_line_search_steps_what_is_not_frozen(tx):
     assert_close(actual, {**expected, "b": params["b"]})
 
 
+@pytest.mark.slow
 def test_what_a_value_function_is_given_besides_is_not_hidden_from_it():
     """Even where it is a tree like the parameters, as a batch may be."""
     params = {"a": jnp.array([2.0]), "b": jnp.array([3.0])}

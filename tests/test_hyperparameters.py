@@ -130,6 +130,7 @@ def test_only_rules_whose_updates_are_signs_have_a_bound(entry):
     assert ("weight_bound" in values) == (entry.name in SIGNS)
 
 
+@pytest.mark.sampled
 @every_optimizer
 def test_a_number_may_become_a_schedule_in_the_middle(entry):
     """The state keeps its structure, and the schedule is read from its count on."""
@@ -309,6 +310,7 @@ def halving(count):
     return 0.5 ** (1.0 + count)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -152,6 +152,7 @@ def test_the_updates_are_those_of_the_inner_rule(rule, every):
     assert_close((params, state.inner_state), (expected, inner_state))
 
 
+@pytest.mark.slow
 def test_the_norm_of_the_gradient_is_the_one_before_clipping():
     tx = optax.chain(primitives.clip_by_global_norm(1e-3), lion_jax.lion(1e-2))
     tx, gradient = lion_jax.with_metrics(tx), tree(seed=1)
@@ -168,6 +169,7 @@ def test_half_precision_gradients_do_not_overflow():
     np.testing.assert_allclose(read["norm/grad"], 6e4 * 3**0.5, rtol=1e-3)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 def test_every_nth_step_is_measured(jit):
     each = lion_jax.with_metrics(lion_jax.lion(1e-2), sign_flips=False)
@@ -249,6 +251,7 @@ def test_sharded_by_jit_they_are_those_of_one_device(rule, spec, every):
     assert_close(lion_jax.read_metrics(state), on_one_device(rule, every), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=pytest.mark.slow)])
 @every_elementwise
 def test_in_shard_map_they_are_those_of_the_whole(rule, check_vma):
@@ -299,6 +302,7 @@ def test_what_every_device_has_all_of_counts_once(every):
     assert_close(lion_jax.read_metrics(state), on_one_device(rule, every), rtol=1e-5)
 
 
+@pytest.mark.slow
 @every_elementwise
 def test_in_pmap_they_are_those_of_the_whole(rule):
     tx, params, gradients = case(rule, axis_name="x")
@@ -333,6 +337,7 @@ def on_one_device(rule, every=1):
     return lion_jax.read_metrics(run(*case(rule, every=every))[1])
 
 
+@pytest.mark.slow
 def test_keys_are_safe_for_any_path():
     params = {"a/b": 1.0, "a": {"b": 2.0}, "%2F": 3.0, "": {"": 4.0}, "c": [5.0, (6.0,)]}
     params = jax.tree.map(jnp.float32, params)
@@ -373,6 +378,7 @@ def test_several_optimizers_are_told_apart():
     assert read["norm/moment"] == pytest.approx(0.01 * 2)
 
 
+@pytest.mark.slow
 def test_parameters_named_like_a_moment_confuse_nothing():
     params = {"mu": jnp.ones(4), "trace": {"mu": jnp.ones(9)}}
     tx = lion_jax.with_metrics(lion_jax.lion(0.1), per_parameter=True)
@@ -543,6 +549,7 @@ def test_huge_parameters_have_a_state():
     assert "norm/grad" in lion_jax.read_metrics(state)
 
 
+@pytest.mark.slow
 def test_a_moment_of_integers_is_measured_within_only():
     params, gradient = jnp.ones((8, 8)), jnp.ones((8, 8))
     rule = lion_jax.lion(1e-2)
@@ -554,6 +561,7 @@ def test_a_moment_of_integers_is_measured_within_only():
     assert lion_jax.read_metrics(state)["norm/moment"] == pytest.approx(0.08)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in PECULIAR else [pytest.mark.slow]) for n in OPTAX]
 )
@@ -577,6 +585,7 @@ def test_a_projected_moment_has_a_norm_and_no_angle():
     assert "cosine/moment_grad" not in read
 
 
+@pytest.mark.slow
 def test_moments_of_another_structure_are_left_out():
     params = {"w": jnp.ones((4, 2)), "b": jnp.ones(4)}
     for tx in (optax.sm3(0.1), optax.flatten(optax.adam(0.1))):
@@ -618,6 +627,7 @@ def test_a_gradient_of_another_shape_is_refused():
         tx.update(gradients, tx.init(params), params)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_strict_promotion_changes_nothing(dtype):
     params = {"a": jnp.ones((2, 2), dtype)}

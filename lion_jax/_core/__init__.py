@@ -1,4 +1,4 @@
-"""The ground floor: imports no room, and every room may import it."""
+"""Shared code: it imports no other package of lion_jax, and all others may import it."""
 
 from lion_jax._versions import check_versions as _check_versions
 

@@ -15,7 +15,7 @@ _STORABLE = {jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "flo
 
 
 def check_has_params(params: optax.Params | None, needed_by: str) -> optax.Params:
-    """The parameters; refuses an update without them where the rule reads them."""
+    """Returns the parameters; refuses an update without them."""
     if params is None:
         raise ValueError(
             f"{needed_by} reads the parameters; got params=None. "
@@ -51,7 +51,7 @@ def check_storable(tree: PyTree, needed_by: str, remedy: str) -> None:
 
 
 def check_metric(value: Leaf, needed_by: str) -> None:
-    """Refuses an update without a metric where the rule reads one, and what is no single number."""
+    """Refuses a missing metric, where the rule reads one, and one that is no single number."""
     remedy = "Try update(grads, state, params, value=loss)."
     if value is None:
         raise ValueError(f"{needed_by} reads a metric; got value=None. {remedy}")
@@ -82,8 +82,8 @@ def check_match(name: str, updates: optax.Updates, params: PyTree) -> None:
     """Refuses a leaf that would broadcast with its parameter, or lose an imaginary part to it.
 
     Args:
-      name: what the updates are, for the message.
-      updates: a tree like the parameters; None for what has no gradient.
+      name: a word for the updates, for the message.
+      updates: a tree like the parameters; None for a missing gradient.
       params: the parameters; looked at only where there is an update.
 
     Raises:
@@ -115,8 +115,8 @@ def refuse_shape(name: str, whose: str, got: Leaf, expected: Leaf, path: str) ->
     """Raises a `ValueError` that names the leaf and both shapes."""
     raise ValueError(
         f"{name} must have {whose} shapes; got {jnp.shape(got)} for {jnp.shape(expected)} at "
-        f"{path}. Try jax.grad of a loss that is one number; what takes a gradient for each "
-        "example goes around this, not within it."
+        f"{path}. Try jax.grad of a loss that is one number. A transformation that takes a "
+        "gradient for each example must wrap this one, not be inside it."
     )
 
 

@@ -1,4 +1,4 @@
-"""A step of a wrapped transformation where it is asked for, and no step at all elsewhere."""
+"""A step of a wrapped transformation under a condition, and no step otherwise."""
 
 from collections.abc import Callable
 from contextvars import ContextVar

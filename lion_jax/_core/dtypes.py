@@ -1,4 +1,4 @@
-"""Arithmetic in at least float32, whatever the storage."""
+"""Arithmetic in at least float32, for storage of any dtype."""
 
 import math
 from typing import Any
@@ -76,7 +76,7 @@ def round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def _round_to_tiny(x: jax.Array, info: Any) -> jax.Array:
-    """Rounds to 8 bits or fewer, where formats differ in what they do beyond their range."""
+    """Rounds to 8 bits or fewer, where formats differ beyond their range."""
     if info.nmant == 0:  # powers of two, subnormal ones too, without a sign
         return jax.lax.optimization_barrier(x.astype(info.dtype)).astype(x.dtype)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,12 +12,12 @@ from lion_jax._core.types import Scalar
 
 
 class HyperparametersState(NamedTuple):
-    """State of an optimizer: what was in force at its last update, and what its rule keeps.
+    """State of an optimizer: the hyperparameters of its last update, and the state of its rule.
 
     Attributes:
       hyperparameters: by name, the number in force at the last update (before the first: at the
         first), each of shape () in JAX's default float dtype.
-      schedule_count: updates so far, int32 of shape (): what schedules are read at.
+      schedule_count: updates so far, int32 of shape (), at which schedules are read.
       inner_state: state of the chain.
     """
 
@@ -29,9 +29,9 @@ class HyperparametersState(NamedTuple):
 def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     r"""The numbers that an optimizer of this package used at its last update, schedules included.
 
-    The names are the same for all: ``learning_rate``, ``weight_decay``, ``b1``, ``b2``, ``b3``,
-    ``momentum``, and what else a rule has under the name of its argument; ``lr`` and ``betas`` of
-    :mod:`lion_jax.compat` are shown under these too. What is None is not shown.
+    The names are the same for all rules: ``learning_rate``, ``weight_decay``, ``b1``, ``b2``,
+    ``b3``, ``momentum``; other numbers have the name of their argument. ``lr`` and ``betas`` of
+    :mod:`lion_jax.compat` are shown under these names too. Arguments that are None are not shown.
 
     Rules whose updates are signs also show ``weight_bound``, the size at which the weight decay
     balances a step, so that no weight that decays in full grows beyond it:
@@ -39,8 +39,8 @@ def hyperparameters(state: optax.OptState) -> dict[str, jax.Array]:
     the largest float without a decay.
 
     ``optax.tree_utils.tree_get(state, "learning_rate")`` reads a single one. Under
-    ``optax.inject_hyperparams`` it finds optax's own, the number of the next update: what comes to
-    ``init`` as a jax array is shown here alone.
+    ``optax.inject_hyperparams`` it finds optax's own entry, the number of the next update: a number
+    that ``init`` gets as a jax array is shown by this function alone.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.optimizers.HyperparametersState`,

@@ -1,4 +1,4 @@
-"""Updates of a wrapped transformation, as before in shapes and dtypes."""
+"""Updates of a wrapped transformation, in unchanged shapes and dtypes."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def update(
 ) -> tuple[optax.Updates, optax.OptState]:
     """One update of the inner transformation, which keeps the shapes and dtypes of its state.
 
-    What it makes of the gradients has the shapes of the parameters, whatever theirs are.
+    Its updates have the shapes of the parameters, even if the gradients have others.
     """
     updates, new_state = update_present(inner, updates, state, params, **extra_args)
     updates = jax.tree.map(jnp.asarray, updates)  # Python numbers, eagerly

@@ -1,7 +1,7 @@
-"""Kinds of arguments: what each may be, and the message for what it may not.
+"""Kinds of arguments: the values that each allows, and the message for others.
 
-Every message names the argument, what is allowed, what came and what to try. A factory names the
-kind of each of its arguments in its decorator; see :mod:`lion_jax._core.rule`.
+Every message names the argument, the allowed values, the value received and one to try. A factory
+names the kind of each of its arguments in its decorator; see :mod:`lion_jax._core.rule`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Kind:
 
     Attributes:
       remedy: Python code of a value to try; empty for the argument's own default.
-      why: what there is to say of the remedy.
+      why: a remark on the remedy.
       is_optional: whether None is allowed too.
     """
 
@@ -35,11 +35,11 @@ class Kind:
     is_optional: bool = False
 
     def check(self, name: str, value: object, default: object = _NO_DEFAULT) -> None:
-        """Refuses what is not of this kind.
+        """Refuses a value that is not of this kind.
 
         Args:
           name: of the argument.
-          value: what came.
+          value: the value received.
           default: the argument's own default.
 
         Raises:
@@ -89,14 +89,14 @@ class Number(Kind):
     other: type | None = None
 
     def check(self, name: str, value: object, default: object = _NO_DEFAULT) -> None:
-        """Refuses what is no such number; of a jax array only another shape or dtype."""
+        """Refuses other values; of a jax array only another shape or dtype."""
         is_other = self.other is not None and isinstance(value, self.other)
         if is_other or (self.takes_schedule and callable(value)):
             return
         super().check(name, value, default)
 
     def refuse(self, name: str, value: object, advice: str) -> None:
-        """Raises for what is no real scalar, and for one outside the range."""
+        """Raises for a value that is no real scalar, or outside the range."""
         if not is_real(value):
             other = "schedule" if self.takes_schedule else self.other and self.other.__name__
             kinds = f"a number or a {other}" if other else "a number"
@@ -363,7 +363,7 @@ SHARES = Static(refusal=_refuse_shares).trying(
 
 
 def is_off(value: object) -> bool:
-    """Tells whether it is the number 0; a traced or scheduled one may become anything."""
+    """Tells whether a value is the number 0; a traced or scheduled one may become anything."""
     return not isinstance(value, jax.Array) and not callable(value) and value == 0
 
 

@@ -1,4 +1,4 @@
-"""The one way a per-leaf function is mapped over trees: traced once per shape."""
+"""Maps a per-leaf function over trees, traced once per shape."""
 
 import functools
 import inspect

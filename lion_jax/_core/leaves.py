@@ -1,4 +1,4 @@
-"""Leaves: those that a gradient moves, and those that are not looked at.
+"""Kinds of leaves: weights, which a gradient moves, and all others.
 
 A weight is an array of real or complex numbers. Beside weights a tree may hold the functions of an
 equinox module, random keys, integers and booleans: no gradient moves them. None stands for no leaf.
@@ -60,7 +60,7 @@ def is_transformation(value: object) -> bool:
 
 
 def arrays_of(tree: PyTree) -> PyTree:
-    """The tree with None in place of what has no dtype, such as functions."""
+    """The tree with None in place of leaves without a dtype, such as functions."""
     return _only(is_array, tree)
 
 
@@ -70,7 +70,7 @@ def numbers_of(tree: PyTree) -> PyTree:
 
 
 def weights_of(tree: PyTree) -> PyTree:
-    """The tree with None in place of what is no weight."""
+    """The tree with None in place of leaves that are no weights."""
     return _only(is_weight, tree)
 
 

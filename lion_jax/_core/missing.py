@@ -1,4 +1,4 @@
-"""Updates of some leaves: what has no gradient, or is no weight, stays as it is."""
+"""Updates of trees in which some leaves have no gradient, or are no weights."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from lion_jax._core.types import KeyPath, Leaf, PyTree
 def gradients_of_weights(
     updates: optax.Updates, params: optax.Params | None
 ) -> tuple[optax.Updates, optax.Params | None]:
-    """Gradients and parameters with None in place of what is no weight.
+    """Gradients and parameters with None in place of leaves that are no weights.
 
     Raises:
       TypeError: a gradient of real numbers for an integer or a boolean, by its path.
@@ -54,7 +54,7 @@ def update_present(
     params: optax.Params | None,
     **extra_args: Any,
 ) -> tuple[optax.Updates, optax.OptState]:
-    """Updates what has a gradient. optax's own primitives forget the moments of what has none."""
+    """Updates the leaves with a gradient; optax's primitives forget the moments of the others."""
     gradients, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     missing = [i for i, g in enumerate(gradients) if not has_gradient(g)]
     if params is None or not missing:

@@ -1,4 +1,4 @@
-"""Forms of the same numbers that compilers write in one pass and in place."""
+"""Ways to write updates and moments so that compilers store them in one pass and in place."""
 
 from typing import Any
 

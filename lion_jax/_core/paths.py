@@ -1,4 +1,4 @@
-"""Leaves by path: patterns, what they match, and what they nearly match."""
+"""Patterns for the paths of leaves, with their matches and near misses."""
 
 import difflib
 import re
@@ -53,7 +53,7 @@ def names_of(keys: KeyPath) -> Names:
 
 
 def names_below(node: PyTree) -> list[tuple[Names, Leaf]]:
-    """The leaves below it, and what stands for absent ones, by their names."""
+    """The leaves below a node, and placeholders of absent ones, by their names."""
     below = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_absent)
     return [(names_of(keys), leaf) for keys, leaf in below]
 
@@ -68,7 +68,7 @@ def _quoted(key: Any) -> str:
 
 
 class _Rule(NamedTuple):
-    """A compiled pattern and what it gives to the leaves that it is the first to match."""
+    """A compiled pattern, and the value of the leaves that it is the first to match."""
 
     pattern: Pattern
     matches: Callable[[str, Any], bool]
@@ -180,7 +180,7 @@ def _is_absent(leaf: Leaf) -> bool:
 
 
 def _with_paths(tree: PyTree) -> list[tuple[str, Any]]:
-    """Leaves, and what stands in the place of absent ones, by path."""
+    """Leaves, and placeholders of absent ones, by path."""
     return [
         (jax.tree_util.keystr(keys, simple=True, separator="/"), leaf)
         for keys, leaf in _with_keys(tree)

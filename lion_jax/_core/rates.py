@@ -1,4 +1,4 @@
-"""Decay rates, and what an average that starts from 0 is short of."""
+"""Decay rates, and the bias of an average that starts from 0."""
 
 import math
 from collections.abc import Callable
@@ -52,7 +52,7 @@ for _operation in [
 
 
 def bias(b: Scalar, t: jax.Array) -> jax.Array:
-    """1 - b**t, what an average that started from 0 is short of; exact where b is near 1."""
+    """1 - b**t, the sum of the weights in an average from 0; exact where b is near 1."""
     # Strict promotion refuses a count, an integer, beside a float.
     with jax.numpy_dtype_promotion("standard"):
         if not isinstance(b, jax.Array):
@@ -63,6 +63,6 @@ def bias(b: Scalar, t: jax.Array) -> jax.Array:
 
 
 def optax_bias(b: Scalar, t: jax.Array) -> jax.Array:
-    """`bias` in the rounding of optax, for rules that promise its numbers."""
+    """`bias` in the rounding of optax, for rules that reproduce its results."""
     with jax.numpy_dtype_promotion("standard"):
         return 1 - b**t

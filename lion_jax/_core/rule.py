@@ -1,8 +1,8 @@
-"""The surround of a rule: what every factory of this library has in common.
+"""Decorators that every factory of this library shares: argument checks, schedules, dtypes.
 
-`@primitive` and `@optimizer` make of a factory for wide arrays and plain numbers what users call:
-its arguments are checked, any of its numbers may be a schedule, it computes in at least float32,
-and it leaves alone what has no gradient. `@combinator` and `@takes` only see to the arguments.
+`@primitive` and `@optimizer` turn a factory for wide arrays and plain numbers into the function
+that users call: they check its arguments, accept a schedule for any number, compute in at least
+float32, and skip leaves without a gradient. `@combinator` and `@takes` only check the arguments.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion_jax._core.calls import bind
 from lion_jax._core.checks import check_match
 from lion_jax._core.counters import next_count, zero
 from lion_jax._core.dtypes import are_narrow, cast, have_one_width, widen, widen_abstract
@@ -40,13 +41,12 @@ class Factory(Protocol[P, R]):
 
     static_args: tuple[str, ...]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function."""
-        ...
+    # Editors show the function's own docstring where there is none here.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 class Surround(Protocol):
-    """A decorator of functions that make transformations; their arguments stay as they are."""
+    """A decorator of functions that make transformations; it does not change their arguments."""
 
     def __call__(
         self, function: Callable[P, optax.GradientTransformation]
@@ -78,7 +78,7 @@ def primitive(**kinds: Kind) -> Surround:
 
 
 def optimizer(weight_bound: Callable[..., Scalar] | None = None, /, **kinds: Kind) -> Surround:
-    """Surrounds a named algorithm, whose state shows the numbers that were in force.
+    """Surrounds a named algorithm, whose state shows the hyperparameters of the last update.
 
     Every update writes all of them anew, so that a restored state shows the numbers of this run and
     not those of the one that saved it. There is always a counter: a state outlives the change from
@@ -109,7 +109,7 @@ def combinator(**kinds: Kind) -> Surround:
 
 
 def takes(**kinds: Kind) -> Callable[[Callable[P, R]], Factory[P, R]]:
-    """Checks the arguments of any function, and hands them on as they are.
+    """Checks the arguments of any function, and hands them on unchanged.
 
     Args:
       **kinds: what each argument may be, by its name.
@@ -132,11 +132,14 @@ def _decorator(
 ) -> Any:
     def decorate(function):
         signature = inspect.signature(function)
+        advice = {
+            name: kind.advice(name, signature.parameters[name].default)
+            for name, kind in kinds.items()
+        }
 
         @functools.wraps(function)
         def checked(*args, **kwargs):
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
+            bound = bind(checked, signature, args, kwargs, advice)
             for name, kind in kinds.items():
                 kind.check(name, bound.arguments[name], signature.parameters[name].default)
             return made_of(function, bound)
@@ -229,7 +232,7 @@ def _following(
     arguments: dict[str, Any],
     kinds: Mapping[str, Kind],
 ) -> tuple[dict[str, optax.Schedule], Callable[..., Any]]:
-    """The schedules among the arguments, and from a count the rule and the arguments in force.
+    """The schedules among the arguments, and a function from a count to the rule and its arguments.
 
     The rule is made here once, which refuses arguments that make no sense together, and made anew
     only where a schedule has a new number for it.
@@ -256,7 +259,7 @@ def _following(
 def _widened(
     updates: optax.Updates, params: optax.Params | None
 ) -> tuple[optax.Updates, optax.Params | None]:
-    """Gradients and parameters in at least float32; None for what has no gradient."""
+    """Gradients and parameters in at least float32; None for leaves without a gradient."""
     gradients, weights = gradients_of_weights(updates, params)
     if weights is None:
         return map_present(widen, gradients, gradients), None

@@ -1,4 +1,4 @@
-"""A number of its own for each leaf, beside the hyperparameters that all leaves have in common."""
+"""Numbers that differ from leaf to leaf, beside the hyperparameters that all leaves share."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Names for what the signatures of this library have in common."""
+"""Type names that the signatures of this library share."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -1,4 +1,9 @@
-"""An optimizer state carried over to a changed chain."""
+"""Carries an optimizer state over to a changed chain."""
 
-from lion_jax.carrying.carry import CarryReport as CarryReport
-from lion_jax.carrying.carry import carry_state as carry_state
+from lion_jax.carrying.carry import CarryReport, carry_state
+
+__all__ = [
+    "CarryReport",
+    "carry_state",
+]
+__dir__ = __all__.copy  # TAB offers no more

@@ -1,4 +1,4 @@
-"""Optimizer states taken apart: which field, of which state, a leaf is in, and where it goes on."""
+"""Takes optimizer states apart into fields, and finds the old field for each new one."""
 
 import collections
 import dataclasses
@@ -46,16 +46,17 @@ class Leaf:
 
 @dataclasses.dataclass
 class Link:
-    """A state that is no wrapper's or chain's but its own: what one NamedTuple holds.
+    """The leaves of one NamedTuple in a state, not of a wrapper or a chain.
 
     Attributes:
       type_name: that of the NamedTuple; empty if it was restored as a dict.
-      names: what it is under, but for the positions in chains.
-      leaves: by field and what is below it.
-      absent: the same of what is masked or None.
+      names: the names above it, without the positions in chains.
+      leaves: by field and by the names below it.
+      absent: the same for leaves that are masked or None.
       moments: the fields that are trees like the parameters.
       fresh: the leaves that are neither to be carried nor compared.
-      wholes: for each leaf that is a part of a moment in another form, what its parts share.
+      wholes: for each leaf that is a part of a moment in another form, the key that its parts
+        share.
     """
 
     type_name: str
@@ -67,7 +68,7 @@ class Link:
     wholes: dict[Names, Names] = dataclasses.field(default_factory=dict)
 
     def places(self) -> dict[Names, Leaf]:
-        """The leaves that may be carried, by what they are looked for under."""
+        """The leaves that may be carried, by the key under which they are looked up."""
         alias = {} if self.moments else _SAME_COUNT
         return {
             (alias.get(key[0], key[0]), *key[1:]): leaf
@@ -166,7 +167,7 @@ class Reader:
 
 
 def match(old: list[Link], new: list[Link]) -> dict[Leaf, Leaf]:
-    """The old leaf for each new one that goes on from one."""
+    """The old leaf for each new leaf that has one."""
     sources: dict[Leaf, Leaf] = {}
     taken: dict[Leaf, set[Names]] = collections.defaultdict(set)
     for _, source, target in sorted(_pairs(old, new), key=lambda pair: pair[0]):
@@ -285,5 +286,5 @@ def _without_positions(names: Names) -> Names:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape, also of what is abstract or a Python number."""
+    """The shape, also of an abstract array or a Python number."""
     return value.shape if hasattr(value, "shape") else np.shape(value)

@@ -1,4 +1,4 @@
-"""Yesterday's optimizer state under a changed chain."""
+"""Carries an optimizer state over to a changed chain, by the names of its fields."""
 
 import collections
 import dataclasses
@@ -44,11 +44,11 @@ class CarryReport:
     """The report of :func:`carry_state`; ``print`` shows it by field, in a few lines.
 
     Attributes:
-      carried: paths in the new state of what comes from the old one.
-      dropped: paths in the old state of what has no place in the new one.
-      created: paths in the new state of what starts anew.
-      lines: what ``print`` shows: what happened to each field, with casts from one dtype to
-        another, and hyperparameters that are not those of the new transformation.
+      carried: paths in the new state whose values come from the old one.
+      dropped: paths in the old state that have no place in the new one.
+      created: paths in the new state that start anew.
+      lines: the lines that ``print`` shows: the fate of each field, casts between dtypes, and
+        hyperparameters that differ from those of the new transformation.
     """
 
     carried: tuple[str, ...]
@@ -74,61 +74,61 @@ def carry_state(
     *,
     fresh: str | Iterable[Pattern] = (),
 ) -> tuple[optax.OptState, CarryReport]:
-    """Goes on with an optimizer state under a changed chain: what fits moves, the rest is new.
+    """Moves an optimizer state to a changed chain: fields that fit are kept, the rest starts anew.
 
-    Clipping, :func:`lookahead`, an average, accumulation, a guard or a loss scale may come or go, a
-    number become a schedule, ``optax.lion`` become :func:`lion` and AdamW become Lion, which drops
-    ``nu``. From Lion to AdamW the moments start anew.
+    You may add or remove clipping, :func:`lookahead`, an average, accumulation, a guard or a loss
+    scale, replace a number by a schedule, or change from ``optax.lion`` to :func:`lion` and from
+    AdamW to Lion, which drops ``nu``. From Lion to AdamW the moments start anew.
 
-    A schedule goes on at the count of the old state, so that a warm-up is over; by
-    ``fresh="schedule_count"`` it starts at 0. Where the old state counted nothing of that name,
-    ``schedule_count`` is among what is created, and the schedule starts.
+    A schedule goes on at the count of the old state, so a warm-up is not repeated; with
+    ``fresh="schedule_count"`` it starts at 0. If the old state has no count of that name, the
+    report lists ``schedule_count`` as created, and the schedule starts at 0.
 
-    Names decide, not meanings. Numbers held by ``optax.inject_hyperparams`` are those of the old
-    state, which the report says where they differ. A ``trace`` of SGD is in units of gradients, one
-    of LARS in those of steps: start it anew by ``fresh``.
+    Fields are matched by name, not by meaning. Numbers held by ``optax.inject_hyperparams`` keep
+    their old values, and the report says where they differ from the new ones. The ``trace`` of SGD
+    is in units of gradients, that of LARS in units of steps: start it anew with ``fresh``.
 
     Args:
       old_state: the state to go on with, of any transformation: arrays, or plain dicts and lists of
-        them as a checkpoint is restored without a target, or what flax nnx wraps, such as
-        ``optimizer.opt_state``. It is left alone, but the new state shares its buffers: donate
+        them, as a checkpoint restored without a target has, or wrapped by flax nnx, such as
+        ``optimizer.opt_state``. It is not changed, but the new state shares its buffers: donate
         either, and the other is gone.
-      new_transformation: the transformation to go on under.
-      params: the current parameters, which also start what is new, slow weights for example: any
-        tree, ``nnx.state(model, nnx.Param)`` too. What is no array, such as the functions of a
-        module, counts as None.
-      fresh: what starts anew even if it fits: a pattern for paths in either state, or several, as
-        in :func:`lion_jax.groups.select`: ``"hyperparams/"`` for the numbers of the new
-        transformation instead of those last used, ``"mu/head/"`` for a part of the parameters
-        that was exchanged.
+      new_transformation: the transformation to continue with.
+      params: the current parameters: any tree, ``nnx.state(model, nnx.Param)`` too. New fields,
+        such as slow weights, start from them. Leaves that are no arrays, such as the functions of a
+        module, count as None.
+      fresh: fields that start anew even if they fit: one or several patterns for paths in either
+        state, as in :func:`lion_jax.groups.select`. ``"hyperparams/"`` takes the numbers of the new
+        transformation instead of those last used; ``"mu/head/"`` restarts one part of the
+        parameters.
 
     Returns:
       The state, like ``new_transformation.init(params)`` in structure, shapes and dtypes, and a
-      :class:`CarryReport`. What is carried has the same bits, or is cast if the dtype is another,
-      and stays on its devices. Any of the arguments may hold ``jax.ShapeDtypeStruct``, and all of
-      it works under ``jax.eval_shape`` and ``jax.jit``. Into an ``nnx.Optimizer`` made with the new
-      transformation it goes by ``nnx.update(optimizer.opt_state, nnx.state(state))``.
+      :class:`CarryReport`. Carried leaves keep their bits, or are cast if the dtype differs, and
+      stay on their devices. Any argument may hold ``jax.ShapeDtypeStruct``, and the function works
+      under ``jax.eval_shape`` and ``jax.jit``. To load the state into an ``nnx.Optimizer`` made
+      with the new transformation, call ``nnx.update(optimizer.opt_state, nnx.state(state))``.
 
     Raises:
-      ValueError: a state of other parameters: a field that both states have differs in the paths
-        below it, neither side masked there, or in a shape; a state of which nothing fits; integers
-        of another width, ``group_size`` or, under ``with_master_weights``, dtype of the parameters;
-        a pattern that matches no path.
-      TypeError: a ``new_transformation`` that is none.
+      ValueError: the state belongs to other parameters (a field of both states differs in its paths
+        or in a shape, and neither side is masked there); nothing in the state fits; integers have
+        another width, another ``group_size`` or, under ``with_master_weights``, belong to
+        parameters of another dtype; a pattern matches no path.
+      TypeError: ``new_transformation`` is not a transformation.
 
     Notes:
       Leaves belong together by the name of the field and the path of the parameter, such as ``mu``
-      and ``layer/kernel``; positions in chains and wrappers around play no part. Moments stored by
-      ``with_quantized_state`` go on by the same names, their integers together with their
-      exponents. Integers that would be read as other numbers are refused.
+      and ``layer/kernel``; positions in chains and wrappers do not matter. Moments stored by
+      ``with_quantized_state`` are matched by the same names, integers together with exponents.
+      Integers that would be read as other numbers are refused.
 
-      Under another type of state a moment goes on only if all moments and counts beside it do: from
-      Lion to AdamW ``mu`` would meet a ``nu`` of zero, and a bias correction that suits neither, so
-      that Adam starts anew. Of several states alike the one with most in common is taken, then the
-      one under the same names (labels of ``optax.partition``), then the same in order. Nothing is
-      carried twice but counts: into each part of a state that is split by ``optax.partition``, and
-      into every schedule. Where labels merge into one, the first count is kept. What is unfrozen
-      gets new moments, but shares the count of the others.
+      In a state of another type, a moment is kept only if all moments and counts beside it are.
+      From Lion to AdamW, ``mu`` would meet a ``nu`` of zero and a bias correction that suits
+      neither, so Adam starts anew. Among several similar states, the one with most fields in common
+      is taken, then the one under the same names (labels of ``optax.partition``), then the one at
+      the same place. Only counts are carried more than once: into each part of a state that
+      ``optax.partition`` splits, and into every schedule. Where labels merge into one, the first
+      count is kept. Unfrozen parameters get new moments, but share the count of the others.
 
     Example:
       >>> import jax.numpy as jnp, optax

@@ -1,12 +1,17 @@
 """Checkpoints of parameters and optimizer state, through orbax: needs the extra `checkpoints`.
 
-A checkpoint is a step's folder, which appears under its name only when it is complete. In it are
-two items of orbax: `leaves`, the arrays by their number in the tree (orbax joins keys by dots, so
-that the paths of ``{"a.b": x}`` and ``{"a": {"b": x}}`` would be one), and `lion_jax`, the path,
-shape, dtype and checksum of each. Trees may thus have any nodes and any keys.
+A checkpoint is a step's folder, which appears under its name only when it is complete. The folder
+holds two items of orbax. `leaves` has the arrays, by their number in the tree: orbax joins keys by
+dots, so the paths of ``{"a.b": x}`` and ``{"a": {"b": x}}`` would clash. `lion_jax` has the path,
+shape, dtype and checksum of each. So trees may have any nodes and any keys.
 """
 
-from lion_jax.checkpoints.saving import CheckpointError as CheckpointError
-from lion_jax.checkpoints.saving import latest as latest
-from lion_jax.checkpoints.saving import restore as restore
-from lion_jax.checkpoints.saving import save as save
+from lion_jax.checkpoints.saving import CheckpointError, latest, restore, save
+
+__all__ = [
+    "CheckpointError",
+    "latest",
+    "restore",
+    "save",
+]
+__dir__ = __all__.copy  # TAB offers no more

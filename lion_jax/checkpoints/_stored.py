@@ -1,4 +1,4 @@
-"""The leaves of a tree as orbax has them: their paths and kinds, their bytes, and the way back."""
+"""Converts the leaves of a tree to arrays that orbax stores, and back."""
 
 import itertools
 import zlib
@@ -93,7 +93,7 @@ def record(path: jax.tree_util.KeyPath, leaf: Any) -> Record:
 def first_difference(
     saved: list[Record], wanted: list[Record]
 ) -> tuple[str, Record | None, Record | None] | None:
-    """The first path at which two trees differ, with what they have there; None if they do not."""
+    """The first path at which two trees differ, and the leaf of each; None if they are equal."""
     paths = {record.path for record in saved}
     for has, wants in itertools.zip_longest(saved, wanted):
         if has and wants and has.path == wants.path:

@@ -19,7 +19,7 @@ _ARRAYS, _RECORDS = "leaves", "lion_jax"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be saved or restored: where, what is wrong with it, what to try."""
+    """A checkpoint cannot be saved or restored: the message says where, why and what to try."""
 
     __module__ = "lion_jax.checkpoints"  # as users see it in tracebacks
 
@@ -28,22 +28,23 @@ class CheckpointError(ValueError):
 def save(folder: str | os.PathLike[str], step: int, tree: PyTree, *, keep: int | None = 2) -> None:
     """Saves the arrays of a tree as the checkpoint of one step, and returns when it is complete.
 
-    It is written under another name and renamed; only then are older ones deleted. Killed at any
-    moment, it leaves the older checkpoints as they were, and at most an unfinished folder, which
-    :func:`restore` passes over and the next `save` removes. In a program of several processes each
-    of them has to call it.
+    The checkpoint is written under another name and then renamed; only then are older ones deleted.
+    If the program is killed at any moment, the older checkpoints are intact. At most an unfinished
+    folder stays, which :func:`restore` ignores and the next `save` removes. In a program of several
+    processes, each process must call it.
 
     Args:
-      folder: of the run's checkpoints, and of nothing else; made if it is not there.
-      step: an integer >= 0, later than any in the folder: nothing is ever overwritten.
+      folder: the folder for the run's checkpoints, and for nothing else; it is made if it is
+        missing.
+      step: an integer >= 0, later than any step in the folder: nothing is ever overwritten.
       tree: any tree of jax or NumPy arrays, e.g. ``(params, state)``, also as flax nnx wraps them.
       keep: how many of the latest checkpoints stay, >= 1; None keeps all.
 
     Raises:
-      CheckpointError: the folder has this step or a later one, or another program's.
-      TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf that is no array, or one that
-        could not be restored as it is: of strings, dates, objects, records, long doubles or 4-bit
-        integers without a sign, or with a mask. It is refused before anything is deleted.
+      CheckpointError: the folder has this step or a later one, or a checkpoint of another program.
+      TypeError, ValueError: ``step`` or ``keep`` out of range; a leaf is not an array, or could not
+        be restored exactly (strings, dates, objects, records, long doubles, unsigned 4-bit
+        integers, masked arrays). Such a leaf is refused before anything is deleted.
       ImportError: orbax is not installed.
 
     Example:
@@ -81,22 +82,22 @@ def restore(
     """Restores the latest checkpoint of a folder, or that of a given step, to the last bit.
 
     Args:
-      folder: the one given to :func:`save`.
-      like: a tree of the nodes, paths, shapes and dtypes that were saved, of arrays or
+      folder: the folder that was given to :func:`save`.
+      like: a tree with the nodes, paths, shapes and dtypes that were saved, of arrays or
         ``jax.ShapeDtypeStruct``: ``(params, tx.init(params))``, or its ``jax.eval_shape``. Its
-        values do not matter, its shardings do: they may be others than at saving. Whether flax nnx
-        wraps the arrays does not matter either.
-      step: which checkpoint; None is the latest.
+        values are ignored. Its shardings are used, and may differ from those at saving. The arrays
+        may be wrapped by flax nnx or not.
+      step: the step to restore; None is the latest.
 
     Returns:
-      The step, and a tree like ``like``. Where that has NumPy's arrays so has this, in the same
-      order of bytes; leaves with a sharding lie there; all others lie where JAX puts a new array.
+      The step, and a tree like ``like``. NumPy arrays come back as NumPy arrays, in the same byte
+      order. Leaves with a sharding are placed by it; all others are where JAX puts a new array.
 
     Raises:
-      CheckpointError: no such folder, checkpoint or step; the checkpoint is another tree's, or
-        damaged. The message has the first path that does not fit or cannot be read.
-      TypeError, ValueError: ``step`` out of range; a leaf that is no array, or that its sharding
-        does not divide.
+      CheckpointError: there is no such folder, checkpoint or step; the checkpoint is damaged, or of
+        another tree. The message names the first path that does not fit or cannot be read.
+      TypeError, ValueError: ``step`` is out of range; a leaf is not an array, or its sharding does
+        not divide it.
       ImportError: orbax is not installed.
 
     Example:
@@ -137,7 +138,7 @@ def latest(folder: str | os.PathLike[str]) -> int | None:
     """The step of a folder's latest checkpoint; None without one, or without the folder.
 
     Args:
-      folder: the one given to :func:`save`.
+      folder: the folder that was given to :func:`save`.
 
     Raises:
       ImportError: orbax is not installed.
@@ -151,12 +152,12 @@ def latest(folder: str | os.PathLike[str]) -> int | None:
 
 
 class _Checkpoint(NamedTuple):
-    """One of those in a folder.
+    """A checkpoint in a folder.
 
     Attributes:
-      folder: that has it.
-      step: its name in there.
-      steps: of all checkpoints in there, in order.
+      folder: the folder that has it.
+      step: its name in the folder.
+      steps: those of all checkpoints in the folder, in order.
     """
 
     folder: Any
@@ -257,7 +258,7 @@ def _read_records(checkpoint: _Checkpoint) -> list[Record]:
         )
     try:
         return [Record(*fields) for fields in json.loads(file.read_text())["leaves"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise checkpoint.damaged(f"{_RECORDS}/metadata: {error}") from error
 
 

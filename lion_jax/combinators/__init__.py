@@ -1,29 +1,63 @@
-"""A transformation in, a transformation out; they know no algorithm by name."""
+"""Wrappers that take any optax transformation and return another."""
 
-from lion_jax.combinators.accumulation import AccumulationState as AccumulationState
-from lion_jax.combinators.accumulation import with_accumulation as with_accumulation
-from lion_jax.combinators.averaging import ParameterAverageState as ParameterAverageState
-from lion_jax.combinators.averaging import averaged_params as averaged_params
-from lion_jax.combinators.averaging import with_parameter_average as with_parameter_average
-from lion_jax.combinators.cautious import cautious as cautious
-from lion_jax.combinators.guard import FiniteGuardState as FiniteGuardState
-from lion_jax.combinators.guard import has_given_up as has_given_up
-from lion_jax.combinators.guard import skipped_steps as skipped_steps
-from lion_jax.combinators.guard import with_finite_guard as with_finite_guard
-from lion_jax.combinators.hyperball import HyperballState as HyperballState
-from lion_jax.combinators.hyperball import hyperball as hyperball
-from lion_jax.combinators.lookahead import LookaheadState as LookaheadState
-from lion_jax.combinators.lookahead import lookahead as lookahead
-from lion_jax.combinators.lookahead import slow_params as slow_params
-from lion_jax.combinators.loss_scale import DynamicLossScale as DynamicLossScale
-from lion_jax.combinators.loss_scale import DynamicLossScaleState as DynamicLossScaleState
-from lion_jax.combinators.loss_scale import LossScaleState as LossScaleState
-from lion_jax.combinators.loss_scale import current_loss_scale as current_loss_scale
-from lion_jax.combinators.loss_scale import with_loss_scale as with_loss_scale
-from lion_jax.combinators.per_layer import per_layer as per_layer
-from lion_jax.combinators.scout import ScoutState as ScoutState
-from lion_jax.combinators.scout import scout as scout
-from lion_jax.combinators.spike_guard import SpikeGuardState as SpikeGuardState
-from lion_jax.combinators.spike_guard import SpikeStatistics as SpikeStatistics
-from lion_jax.combinators.spike_guard import spike_statistics as spike_statistics
-from lion_jax.combinators.spike_guard import with_spike_guard as with_spike_guard
+from lion_jax.combinators.accumulation import AccumulationState, with_accumulation
+from lion_jax.combinators.averaging import (
+    ParameterAverageState,
+    averaged_params,
+    with_parameter_average,
+)
+from lion_jax.combinators.cautious import cautious
+from lion_jax.combinators.guard import (
+    FiniteGuardState,
+    has_given_up,
+    skipped_steps,
+    with_finite_guard,
+)
+from lion_jax.combinators.hyperball import HyperballState, hyperball
+from lion_jax.combinators.lookahead import LookaheadState, lookahead, slow_params
+from lion_jax.combinators.loss_scale import (
+    DynamicLossScale,
+    DynamicLossScaleState,
+    LossScaleState,
+    current_loss_scale,
+    with_loss_scale,
+)
+from lion_jax.combinators.per_layer import per_layer
+from lion_jax.combinators.scout import ScoutState, scout
+from lion_jax.combinators.spike_guard import (
+    SpikeGuardState,
+    SpikeStatistics,
+    spike_statistics,
+    with_spike_guard,
+)
+
+__all__ = [
+    "AccumulationState",
+    "DynamicLossScale",
+    "DynamicLossScaleState",
+    "FiniteGuardState",
+    "HyperballState",
+    "LookaheadState",
+    "LossScaleState",
+    "ParameterAverageState",
+    "ScoutState",
+    "SpikeGuardState",
+    "SpikeStatistics",
+    "averaged_params",
+    "cautious",
+    "current_loss_scale",
+    "has_given_up",
+    "hyperball",
+    "lookahead",
+    "per_layer",
+    "scout",
+    "skipped_steps",
+    "slow_params",
+    "spike_statistics",
+    "with_accumulation",
+    "with_finite_guard",
+    "with_loss_scale",
+    "with_parameter_average",
+    "with_spike_guard",
+]
+__dir__ = __all__.copy  # TAB offers no more

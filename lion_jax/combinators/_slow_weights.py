@@ -24,12 +24,12 @@ def copy(params: optax.Params) -> optax.Params:
 
 
 def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -> None:
-    """Refuses to keep weights around what rounds the parameters: they would be the rounded ones.
+    """Refuses to wrap a transformation that rounds parameters: slow weights would be rounded too.
 
     Args:
       name: the combinator that keeps them.
-      inner_state: state of what it wraps.
-      **remedies: what to try, by what is refused: `with_master_weights`, `round_stochastically`.
+      inner_state: state of the wrapped transformation.
+      **remedies: a remedy for each that is refused: `with_master_weights`, `round_stochastically`.
 
     Raises:
       ValueError: one of them in the inner state, at any depth.
@@ -38,7 +38,7 @@ def check_not_rounded(name: str, inner_state: optax.OptState, **remedies: str) -
     inside = {_ROUNDED[type(node).__name__] for node in nodes if _is_rounded(node)}
     for rounding in sorted(inside & {*remedies}):
         raise ValueError(
-            f"{name} must not be around {rounding}, where it would keep the rounded weights and "
+            f"{name} must not wrap {rounding}, where it would keep the rounded weights and "
             f"lose the small steps between them; got an inner transformation with {rounding} in "
             f"it. Try {remedies[rounding]}."
         )
@@ -83,12 +83,12 @@ def synchronize(
 
 
 def moves(stored: Any, u: Any) -> bool:
-    """Tells whether a step moves what is stored: not integers, nor what has no gradient."""
+    """Tells whether a step moves a stored leaf: no integers, and only leaves with a gradient."""
     return is_weight(stored) and has_gradient(u)
 
 
 def as_dtype_of(number: Scalar, x: jax.Array) -> Scalar:
-    """A real number to reckon with, for promotion may be strict; beside complex ones as it is."""
+    """A real number in the dtype of `x`, for strict promotion; unchanged if `x` is complex."""
     return number if jnp.issubdtype(x.dtype, jnp.complexfloating) else jnp.asarray(number, x.dtype)
 
 

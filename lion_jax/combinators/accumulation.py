@@ -1,4 +1,4 @@
-"""Gradients accumulated over several calls."""
+"""Gradient accumulation over several calls."""
 
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ class AccumulationState(NamedTuple):
 
     Attributes:
       gradient_sum: sum of the gradients since the last step, a tree like the parameters, each leaf
-        of its parameter's shape and dtype, but at least float32; None for what is no
-        floating-point number.
-      micro_step: how many those are, int32 of shape (), less than `every`.
+        of its parameter's shape and dtype, but at least float32; None for leaves of no
+        floating-point numbers.
+      micro_step: the number of gradients in the sum, int32 of shape (), less than `every`.
       inner_state: state of the inner transformation.
     """
 
@@ -36,7 +36,7 @@ class AccumulationState(NamedTuple):
 def with_accumulation(
     inner: optax.GradientTransformation, every: int
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Runs a transformation on the mean of every k gradients, and moves nothing in between.
+    r"""Runs a transformation on the mean of every k gradients; updates in between are 0.
 
     .. math::
 
@@ -49,20 +49,20 @@ def with_accumulation(
     The mean of k gradients of mean losses is the gradient of one batch k times as large. The inner
     transformation, its schedules and the combinators within it count steps, not gradients.
 
-    The rule of ``optax.MultiSteps``, in fewer bytes, and with a sum that is at least float32, or
-    float64 where the parameters are. Where all k batches are at hand inside one ``jit``, their
-    gradients need not pass through the state: ``optax.microbatching`` is cheaper then.
+    It is the rule of ``optax.MultiSteps`` with fewer bytes moved, and with a sum in at least
+    float32 (float64 for float64 parameters). If all k batches are at hand inside one ``jit``,
+    ``optax.microbatching`` is cheaper, since their gradients need not pass through the state.
 
     Args:
       inner: the transformation of the mean, its learning rate included.
-      every: k >= 1, in calls of ``update``; 1 leaves the inner transformation as it is.
+      every: k >= 1, in calls of ``update``; 1 does not change the inner transformation.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
-      transformation's dtypes; zero but at every k-th call. The state is an
+      transformation's dtypes; zero except at every k-th call. The state is an
       :class:`AccumulationState`. A parameter without a gradient at a k-th call takes no step there:
-      its sum goes into the mean of its next one. Extra arguments reach the inner transformation at
-      every call; those of the k-th count.
+      its sum goes into the mean of its next one. Extra arguments are handed to the inner
+      transformation at every call, but only those of the k-th call have an effect.
 
     Raises:
       ValueError: ``every`` out of range; at ``update``, a gradient of another shape than its
@@ -110,7 +110,7 @@ def with_accumulation(
 
 
 def _mean_and_sum(updates, gradient_sum, every, is_step):
-    """The mean to take a step by, and the sum to go on from; what has no sum is handed on."""
+    """The mean for a step, and the next sum; leaves without a sum are handed on."""
     sums, treedef = jax.tree.flatten(gradient_sum, is_leaf=is_none)
     gradients = treedef.flatten_up_to(updates)
     wide = [
@@ -123,7 +123,7 @@ def _mean_and_sum(updates, gradient_sum, every, is_step):
 
 
 def _accumulate(g, gradient_sum, *, every, is_step):
-    """The mean to take a step by, and the sum to go on from.
+    """The mean for a step, and the next sum.
 
     The sum is written twice, since one that both need would tempt the TPU compiler to put it into
     memory: AdamW would then move 56 bytes per parameter rather than 36.

@@ -1,4 +1,4 @@
-"""An average of the parameters beside the ones that are trained."""
+"""An average of the parameters, kept beside the trained ones."""
 
 from typing import NamedTuple
 
@@ -24,8 +24,8 @@ class ParameterAverageState(NamedTuple):
     Attributes:
       average: average of the parameters, a tree like them, each leaf of its parameter's shape and
         dtype, but at least float32; of integers the latest.
-      averaged_calls: calls of `update` so far, int32 of shape (); beyond the largest, where
-        parameters are overwritten, negative with the same place in the period.
+      averaged_calls: calls of `update` so far, int32 of shape (). Where parameters are overwritten,
+        it continues beyond the largest int32 as a negative number at the same place in the period.
       inner_state: state of the inner transformation.
     """
 
@@ -50,12 +50,12 @@ def with_parameter_average(
       \bar\theta_t &= \mu \bar\theta_{t-1} + (1 - \mu) \theta_t
 
     of the parameters :math:`\theta_t` as the inner transformation's update leaves them. It starts
-    from the first of them, so there is no bias to correct. The updates are the inner ones, but at
-    every n-th step, if so asked, they overwrite the parameters by the average.
+    from the first of them, so there is no bias to correct. The updates are the inner ones; with
+    ``overwrite_every=n``, every n-th step sets the parameters to the average.
 
     Unlike ``optax.ema``, which averages updates, it averages parameters. Its updates must reach the
     parameters unmodified: chain nothing after it. Under
-    :func:`lion_jax.precision.with_master_weights` it goes within: around it, it would average the
+    :func:`lion_jax.precision.with_master_weights` it belongs inside: outside, it would average the
     rounded weights.
 
     Args:
@@ -109,8 +109,8 @@ def averaged_params(state: optax.OptState) -> optax.Params:
 
     Returns:
       A tree like the parameters, of their shapes and dtypes, but at least float32; before the first
-      step the parameters themselves. Where ``groups.freeze`` or ``optax.masked`` around the average
-      hide leaves from it, it has ``optax.MaskedNode``.
+      step the parameters themselves. Leaves that ``groups.freeze`` or ``optax.masked`` hide from
+      the average are ``optax.MaskedNode``.
 
     Raises:
       ValueError: no average in the state, or several.

@@ -1,4 +1,4 @@
-"""Caution: no entry moves against its gradient."""
+"""Caution: masks the updates that would go against their gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,15 @@ def cautious(
     factor: optax.ScalarOrSchedule = 0.0,
     is_direction: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Leaves entries where they are whose update goes against their gradient.
+    r"""Masks the updates that go against their gradient, and rescales the others.
 
     .. math::
 
       \phi_i = [u_i g_i > 0], \qquad u \leftarrow r \, \phi \odot u
 
-    with the direction :math:`u` that is subtracted, so minus the update of a finished optimizer.
-    Of N entries of a leaf n are kept, and :math:`r` makes up for the others:
+    with the direction :math:`u`, which is subtracted from the parameters: minus the update of a
+    finished optimizer. Of the N entries of a leaf n are kept, and :math:`r` makes up for the
+    others:
 
     ===============  =========================  ==================================================
     ``rescale``      :math:`r`                  whose
@@ -43,22 +44,22 @@ def cautious(
     ``None``         1                          nobody: masked entries are lost
     ===============  =========================  ==================================================
 
-    A leaf of one entry that is kept moves half as far with ``"count"``, and as far as before with
-    the others. Weight decay that is part of the update is masked with it; the authors' Lion decays
-    apart from it: :func:`lion_jax.cautious_lion`.
+    If a leaf has one entry and it is kept, it moves half as far with ``"count"``, and as far as
+    before with the other choices. Weight decay that is part of the update is masked too. The
+    authors' Lion applies its decay after the mask: :func:`lion_jax.cautious_lion`.
 
     Args:
       inner: the transformation whose updates are masked, its learning rate included.
-      rescale: one of the table.
-      factor: in [0, 1], what stays of a masked entry, as in lion-pytorch; n is then the sum of the
-        factors. 0 is the published rule.
+      rescale: one of the choices in the table.
+      factor: the factor in [0, 1] by which masked entries are multiplied, as in lion-pytorch; n is
+        then the sum of the factors. 0 is the published rule.
       is_direction: whether the inner updates are directions yet to be subtracted, as before
         ``optax.scale_by_learning_rate``.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
-      transformation's dtypes. Its state is the inner one. Where a leaf is split by
-      ``jax.shard_map``, N and n are those of the part.
+      transformation's dtypes. Its state is the inner state. If ``jax.shard_map`` splits a leaf, N
+      and n are those of each part.
 
     Raises:
       ValueError: an unknown ``rescale``, ``factor`` out of range.
@@ -80,7 +81,8 @@ def cautious(
       its abstract, up to 1.47 times as fast on Llama and MAE pretraining.
 
     Notes:
-      All but None need the count before they scale, which on a TPU is a second pass over the leaf.
+      All choices but None need the count before they can scale. On a TPU this is a second pass over
+      the leaf.
     """
     inner = optax.with_extra_args_support(inner)
 

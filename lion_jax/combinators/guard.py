@@ -1,4 +1,4 @@
-"""A guard that lets no infinity and no NaN through."""
+"""A guard against gradients with an infinity or a NaN."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class FiniteGuardState(NamedTuple):
     Attributes:
       skipped: steps skipped so far, int32 of shape ().
       skipped_in_a_row: steps skipped since the last one taken, int32 of shape ().
-      has_given_up: whether there were ever `max_consecutive` of them, bool of shape ().
+      has_given_up: whether `max_consecutive` steps in a row were ever skipped, bool of shape ().
       inner_state: state of the inner transformation.
     """
 
@@ -52,18 +52,18 @@ def with_finite_guard(
         0, s_{t-1} & \text{otherwise}
       \end{cases}
 
-    A skipped step moves neither the parameters nor anything in the inner state: no moment, no step
-    count, no schedule; only a dynamic loss scale within still falls. Unlike
-    ``optax.apply_if_finite`` it never lets such a gradient through: after too many in a row it
-    raises a flag in the state, for the training loop to read. What the inner transformation makes
-    of finite gradients is not looked at. Put the guard outside of what keeps gradients or
-    parameters, such as accumulation.
+    A skipped step changes neither the parameters nor the inner state: no moment, no step count, no
+    schedule. Only a dynamic loss scale inside still falls. Unlike ``optax.apply_if_finite``, the
+    guard never lets such a gradient through: after too many in a row it sets a flag in the state
+    for the training loop to read. It does not check the inner transformation's updates. Wrap it
+    around combinators that keep gradients or parameters, such as accumulation.
 
     Args:
       inner: the transformation to guard, its learning rate included.
-      max_consecutive: n >= 1: :func:`has_given_up` is true from the n-th skipped step in a row on.
-        None never gives up.
-      axis_name: the axis over which devices hold different parts of the gradient: all skip or none.
+      max_consecutive: n >= 1: after n skipped steps in a row :func:`has_given_up` is true. None
+        never gives up.
+      axis_name: the axis over which devices hold different parts of the gradient, so that all
+        devices skip or none does.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
@@ -132,7 +132,7 @@ def skipped_steps(state: optax.OptState) -> jax.Array:
       The count, int32 of shape ().
 
     Raises:
-      ValueError: neither in the state, or several.
+      ValueError: none of these in the state, or several.
 
     Example:
       >>> import jax.numpy as jnp

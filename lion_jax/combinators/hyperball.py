@@ -1,4 +1,4 @@
-"""Weights that keep the norm that they started with."""
+"""Steps on a sphere: weights keep their initial norm."""
 
 import math
 from typing import NamedTuple, NoReturn
@@ -49,7 +49,7 @@ def hyperball(
     *,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Moves weights on the sphere that they started on, instead of decaying them.
+    r"""Keeps the norm of each weight matrix fixed, instead of decaying it.
 
     .. math::
 
@@ -59,18 +59,18 @@ def hyperball(
     with the direction :math:`u_t` of the inner transformation and :math:`n(0) = 0`, for every leaf
     of rank 2 or more, or those that ``where`` names. The other leaves take the plain step
     :math:`\theta_t = \theta_{t-1} - \eta_t u_t`. A step turns a matrix by about :math:`\eta_t`
-    radians, whatever the size of matrix and gradient. Around Lion's direction it is LionH, around
-    Adam's AdamH, behind :func:`~lion_jax.primitives.orthogonalize` MuonH.
+    radians, whatever the size of matrix and gradient. With Lion's direction this is LionH, with
+    Adam's AdamH, with that of :func:`~lion_jax.primitives.orthogonalize` MuonH.
 
     Args:
       inner: from gradients to directions, without a learning rate and without weight decay, e.g.
         :func:`lion_jax.scale_by_sign_momentum` or ``optax.scale_by_adam()``.
       learning_rate: :math:`\eta` >= 0, in radians. The authors carry a rate over as
         :math:`\sqrt{\eta_{\text{old}} \lambda}`.
-      where: which leaves are held: a tree of booleans like the parameters, a prefix of one, or a
-        function to one; see :mod:`lion_jax.groups`. None is all of rank 2 or more. The authors
-        leave embeddings, the head and all vectors to Adam: ``optax.partition`` does that. For
-        matrices stacked in one leaf put :func:`lion_jax.per_layer` around this.
+      where: the leaves whose norm is kept: a tree of booleans like the parameters, a prefix of one,
+        or a function to one; see :mod:`lion_jax.groups`. None is all of rank 2 or more. The authors
+        train embeddings, the head and all vectors with Adam: ``optax.partition`` does that. For
+        matrices stacked in one leaf, wrap this in :func:`lion_jax.per_layer`.
       axis_name: the axis of ``jax.shard_map`` over which devices hold different parts of every held
         leaf; under ``jax.jit`` norms are those of the whole without it.
 

@@ -40,7 +40,7 @@ def lookahead(
     *,
     reset_inner: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Lookahead around any transformation: every k steps the weights go back part of the way.
+    r"""Wraps any transformation in Lookahead: every k steps the weights go back part of the way.
 
     The training loop's parameters are the fast weights :math:`\theta`, the slow weights
     :math:`\phi` live in the state. The inner transformation moves :math:`\theta` at every step;
@@ -55,16 +55,16 @@ def lookahead(
     training loop, ``flax`` state or checkpoint that knows ``optax.apply_updates`` works unchanged.
     Its updates must reach the parameters unmodified: chain nothing after it but
     :func:`lion_jax.precision.round_stochastically`. Under
-    :func:`lion_jax.precision.with_master_weights` it goes within: around it, it would keep the
+    :func:`lion_jax.precision.with_master_weights` it belongs inside: outside, it would keep the
     rounded weights.
 
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.
       sync_period: k >= 1, in steps.
-      slow_step_size: :math:`\alpha` in [0, 1]. 1 leaves the inner transformation as it is; 0 never
+      slow_step_size: :math:`\alpha` in [0, 1]. 1 does not change the inner transformation; 0 never
         moves the slow weights.
-      reset_inner: whether the inner state starts anew at each synchronization: its moments, its
-        step counters, so that a schedule inside begins again, and whatever combinators inside keep.
+      reset_inner: whether the inner state starts anew at each synchronization: its moments, the
+        states of combinators inside, and its step counters, so a schedule inside begins again.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner

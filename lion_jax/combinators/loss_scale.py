@@ -1,4 +1,4 @@
-"""Gradients of a loss that was scaled up, so that they survive float16."""
+"""Loss scaling, so that small gradients survive float16."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -34,11 +34,13 @@ LOSS_SCALE = Number(
 class DynamicLossScale:
     """A loss scale that grows until gradients overflow.
 
-    A step whose gradient has an infinity or a NaN halves it; so many finite ones in a row double
-    it. It stays within :math:`2^{-126}` and :math:`2^{126}`, what float32 can divide by.
+    A step whose gradient has an infinity or a NaN halves the scale; ``growth_interval`` finite
+    steps in a row double it. It stays within :math:`2^{-126}` and :math:`2^{126}`, by which float32
+    can divide.
 
     Attributes:
-      initial: the scale of the first step, within these; a power of two scales without rounding.
+      initial: the scale of the first step, within these bounds; a power of two scales without
+        rounding.
       growth_interval: finite steps in a row after which it doubles, >= 1.
 
     Raises:
@@ -54,7 +56,7 @@ class DynamicLossScale:
     growth_interval: int = 2000
 
     def __post_init__(self):
-        """Refuses what is out of range."""
+        """Refuses arguments out of range."""
         LOSS_SCALE.check("initial", self.initial, 2.0**15)
         integer().check("growth_interval", self.growth_interval, 2000)
 
@@ -63,7 +65,7 @@ class LossScaleState(NamedTuple):
     """State of `with_loss_scale` with a number.
 
     Attributes:
-      loss_scale: what to multiply the next loss by, of shape () and JAX's default float dtype.
+      loss_scale: the factor for the next loss, of shape () and JAX's default float dtype.
       inner_state: state of the inner transformation.
     """
 
@@ -75,7 +77,7 @@ class DynamicLossScaleState(NamedTuple):
     """State of `with_loss_scale` with a `DynamicLossScale`.
 
     Attributes:
-      loss_scale: what to multiply the next loss by, of shape () and JAX's default float dtype.
+      loss_scale: the factor for the next loss, of shape () and JAX's default float dtype.
       finite_steps: steps since the scale changed, int32 of shape (), less than the growth interval.
       skipped: steps skipped so far, int32 of shape ().
       inner_state: state of the inner transformation.
@@ -98,7 +100,7 @@ def with_loss_scale(
     *,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Divides gradients by the scale of the loss that they come from.
+    r"""Divides the gradients of a scaled loss by its scale.
 
     .. math::
 
@@ -107,18 +109,17 @@ def with_loss_scale(
 
     The loss function multiplies its loss :math:`\ell` by :math:`S_t`, which is
     :func:`current_loss_scale` of the state, so that small gradients do not vanish in float16. With
-    a :class:`DynamicLossScale` a step whose gradient is not finite halves :math:`S` and does
-    nothing else: parameters, moments, step counts and schedules stay as they are, and
-    :func:`skipped_steps` counts one more. With a number nothing is skipped: see
-    :func:`with_finite_guard`.
+    a :class:`DynamicLossScale`, a step whose gradient is not finite only halves :math:`S`:
+    parameters, moments, step counts and schedules do not change, and :func:`skipped_steps` counts
+    one more. With a number no step is skipped: see :func:`with_finite_guard`.
 
-    Put it around everything that looks at the size of gradients, such as clipping.
+    Wrap it around everything that depends on the size of gradients, such as clipping.
 
     Args:
       inner: the transformation of the gradients of the loss itself, its learning rate included.
       loss_scale: :math:`S` in :math:`[2^{-126}, 2^{126}]`, or a :class:`DynamicLossScale`.
       axis_name: the axis over which devices hold different parts of the gradient: all skip or none.
-        A number needs no such axis.
+        A constant scale needs no axis.
 
     Returns:
       A transformation from gradients of the scaled loss to updates of the parameters' shapes and
@@ -243,7 +244,7 @@ def _with_dynamic(inner, dynamic, axis_name):
 
 
 def _unscale_leaves(updates, loss_scale):
-    """The gradients of the loss itself: float16 could not hold what it was scaled up for."""
+    """The gradients of the loss itself, at least float32: float16 could not hold small ones."""
     leaves, treedef = jax.tree.flatten(updates)
     wide = [jnp.asarray(g, at_least_float32(g)) if is_weight(g) else None for g in leaves]
     (unscaled,) = map_leaves(_unscale, (wide,), loss_scale=loss_scale)

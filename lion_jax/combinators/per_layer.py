@@ -1,4 +1,4 @@
-"""Layers that are stacked in one leaf, each treated as a leaf of its own."""
+"""Layers that are stacked in one leaf, each updated as a leaf of its own."""
 
 import functools
 import re
@@ -48,35 +48,36 @@ WHERE = Static(refusal=_refuse_where).trying('"^blocks/"', "the path of what is 
 def per_layer(
     inner: optax.GradientTransformation, where: Where
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Treats each layer of a stacked leaf as the inner transformation treats a leaf.
+    r"""Applies a transformation to each layer of a stacked leaf as if it were a leaf of its own.
 
     Models that scan over their layers keep all of them in one leaf of shape (layers, rows,
-    columns). A rule that looks at a leaf as a whole, as LAMB, clipping by leaf or an
-    orthogonalization does, then takes one norm for the whole network. Within this wrapper it takes
-    one for each layer, with the numbers of a list of separate layers:
+    columns). A rule that uses a leaf as a whole (LAMB, clipping by leaf, orthogonalization) would
+    then take one norm for the whole network. Inside this wrapper it takes one norm for each layer,
+    with the same results as for a list of separate layers:
 
     .. math::
 
       u_l, s_l = \operatorname{inner}(g_l, s_l, \theta_l) \quad \text{for every layer } l
 
     Args:
-      inner: the transformation of a layer: any that treats leaves apart. What looks at all leaves
-        together, such as clipping by the global norm or metrics, goes around this.
-      where: how many leading axes of a leaf count layers. A regular expression means one axis of
-        the leaves whose path it matches, as in :mod:`lion_jax.groups`. A tree of integers like the
-        parameters, or a function to one such as ``groups.labels({"^blocks/": 1}, 0)``, says it for
-        each leaf; 0 leaves a leaf whole.
+      inner: the transformation of a layer: any that treats each leaf by itself. Transformations
+        that use all leaves together, such as clipping by the global norm or metrics, belong
+        outside.
+      where: the number of leading axes of a leaf that count layers. A regular expression means one
+        axis of the leaves whose path it matches, as in :mod:`lion_jax.groups`. A tree of integers
+        like the parameters, or a function to one such as ``groups.labels({"^blocks/": 1}, 0)``,
+        says it for each leaf; 0 leaves a leaf whole.
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
-      transformation's dtypes. Its state is that of ``inner.init(params)``, with the layers in front
-      of whatever belongs to a stacked parameter: moments keep the parameters' layout, numbers by
-      leaf become numbers by layer. Counts are shared.
+      transformation's dtypes. Its state is that of ``inner.init(params)``. Arrays that belong to a
+      stacked parameter have the layers as leading axes: moments keep the parameters' layout, and a
+      number per leaf becomes a number per layer. Counts are shared.
 
     Raises:
       ValueError: an expression that matches no leaf (with its near misses); a leaf of fewer axes
-        than ``where`` says, by its path; at ``update``, an inner state in which something belongs
-        to a layer, but to no parameter.
+        than ``where`` says, by its path; at ``update``, an inner state with an array for each layer
+        that belongs to no parameter.
       TypeError: an ``inner`` that is no transformation, a ``where`` of another kind.
 
     Example:
@@ -137,7 +138,7 @@ def per_layer(
 
 
 def _layers(where: Where, params: optax.Params) -> list[int]:
-    """How many leading axes of each leaf are layers, None included."""
+    """The number of leading axes of each leaf that are layers, None included."""
     by_path = isinstance(where, str | re.Pattern)
     tree = first_match([(where, 1)], default=0) if by_path else where
     leaves = jax.tree.leaves(params, is_leaf=is_none)
@@ -201,9 +202,9 @@ def _update_part(inner, prefix, part, state, params, extra_args):
         if "out_axes" not in str(error):
             raise
         raise ValueError(
-            "inner must keep nothing for a layer but what belongs to its parameters; got one whose "
+            "inner must keep only arrays that belong to a layer's parameters; got one whose "
             "state has a number that depends on all leaves together, such as a guard or metrics. "
-            "Try it around per_layer, not within."
+            "Try it around per_layer, not inside."
         ) from error
 
 

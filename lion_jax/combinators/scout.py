@@ -1,4 +1,4 @@
-"""Scout: lookahead with a slow step as long as the fast steps were incoherent."""
+"""Scout: lookahead whose slow step depends on how coherent the fast steps were."""
 
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ def scout(
     sync_period: int = 6,
     min_slow_step_size: optax.ScalarOrSchedule = 0.5,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Lookahead around any transformation, with a slow step that the fast ones decide on.
+    r"""Wraps any transformation in Scout: lookahead with a slow step chosen by the fast ones.
 
     As in :func:`lookahead`, the inner transformation moves the parameters :math:`\theta` by
     :math:`U_1, \dots, U_k`; after the k-th step
@@ -61,7 +61,7 @@ def scout(
     with the standard deviation of a sample, :math:`k - 1` below, and :math:`0 / 0 = 0` for an entry
     that moves evenly or not at all. Everything comes from running statistics: the state does not
     grow with the period. As with :func:`lookahead`, its updates must reach the parameters
-    unmodified, and under :func:`lion_jax.precision.with_master_weights` it goes within.
+    unmodified, and under :func:`lion_jax.precision.with_master_weights` it belongs inside.
 
     Args:
       inner: the transformation that moves the fast weights, its learning rate included.

@@ -1,4 +1,4 @@
-"""A guard that skips the steps whose loss or gradient jumps."""
+"""A guard against sudden jumps of the loss or the gradient norm."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class SpikeGuardState(NamedTuple):
 
     Attributes:
       skipped: steps skipped so far, int32 of shape ().
-      entered: values that ever entered the window, int32 of shape ().
+      entered: the number of values that ever entered the window, int32 of shape ().
       losses: the last of the losses, of shape (window,), float64 under x64 and float32 otherwise;
         value number i is at i modulo the window.
       norms: the norms of the gradients that belong to them, of the same shape and dtype.
@@ -39,7 +39,7 @@ class SpikeGuardState(NamedTuple):
 
 
 class SpikeStatistics(NamedTuple):
-    """The past that the next step is compared with, as :func:`spike_statistics` reads it.
+    """Statistics of the past losses and norms, as :func:`spike_statistics` reads them.
 
     Attributes:
       loss_mean: mean of the losses in the window, of shape (); 0 of an empty one.
@@ -78,19 +78,19 @@ def with_spike_guard(
       \quad\Rightarrow\quad u_t = 0, \; s_t = s_{t-1}
 
     with mean and standard deviation (Bessel's) of the last w values, the present ones not among
-    them. It looks once there are w / 2 - 1 of them, and at least 2. A step whose loss or gradient
-    is not finite is always skipped. A skipped step moves neither the parameters nor anything in the
-    inner state.
+    them. It starts to compare once there are w / 2 - 1 of them, and at least 2. A step whose loss
+    or gradient is not finite is always skipped. A skipped step changes neither the parameters nor
+    the inner state.
 
     Args:
       inner: the transformation to guard, its learning rate included.
       window: w >= 2, how many past values to compare with.
       factor: k > 0.
       keep: which values enter the window. ``"finite"``: all that are finite, those of skipped steps
-        too, so that a lasting new level becomes the measure after a while. ``"accepted"``: those of
-        the steps taken; no spike widens the deviation, but a new level is skipped for ever.
-        ``"all"``: every value, as in OLMo-core and MaxText: one NaN makes mean and deviation NaN,
-        and all steps are skipped until it has left the window.
+        too, so that a lasting new level is accepted after a while. ``"accepted"``: those of steps
+        that were taken: no spike widens the deviation, but if the loss stays at a new level, all
+        its steps are skipped. ``"all"``: every value, as in OLMo-core and MaxText: one NaN makes
+        mean and deviation NaN, and all steps are skipped until it has left the window.
       axis_name: the axis over which devices hold different parts of the gradient; the loss must be
         the same on all of them.
 
@@ -170,7 +170,7 @@ def with_spike_guard(
 
 
 def spike_statistics(state: optax.OptState) -> SpikeStatistics:
-    """Reads what the :func:`with_spike_guard` in the state compares the next step with.
+    """Reads the past losses and norms with which :func:`with_spike_guard` compares the next step.
 
     Args:
       state: the optimizer state that holds one :class:`SpikeGuardState`, at any depth.

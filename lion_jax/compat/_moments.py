@@ -1,6 +1,6 @@
-"""Links of chains that peers need, and neither optax nor the primitives have; not public.
+"""Links of chains for the rules of other libraries, which neither optax nor the primitives have.
 
-They count on the factory around them for wide dtypes, absent gradients and checked numbers.
+They are not public. The factory around them handles dtypes, absent gradients and checks.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Keras's Lion, what its base class adds to it, and its loss scaling."""
+"""Keras's Lion with the options of its base class, and Keras's loss scaling."""
 
 import jax.numpy as jnp
 import optax
@@ -21,6 +21,9 @@ from lion_jax.combinators.averaging import keep_average
 from lion_jax.combinators.loss_scale import LOSS_SCALE, DynamicLossScale, with_loss_scale
 from lion_jax.optimizers.lion import lion as papers_lion
 from lion_jax.primitives.clipping import clip_by_leaf_norm, scale_by_global_norm, shortening
+
+__all__ = ["lion", "loss_scale_optimizer"]
+__dir__ = __all__.copy  # TAB offers no more
 
 _LIMIT = NON_NEGATIVE.constant().or_none().trying("1.0", "None or 0 clips nothing")
 
@@ -70,8 +73,9 @@ def lion(
         - \eta_t \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) \bar g_t) \\
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) \bar g_t
 
-    at every :math:`A`-th call, and nothing of this in between. The rule is :func:`lion_jax.lion`.
-    It departs from this package's own clipping, accumulation and average in three places:
+    at every :math:`A`-th call; the calls in between only accumulate. The rule is
+    :func:`lion_jax.lion`. It departs from this package's own clipping, accumulation and average in
+    three places:
 
     - a global norm that is not finite makes all gradients NaN;
     - a schedule is read at the count of calls, not of steps;
@@ -91,13 +95,13 @@ def lion(
       use_ema: whether to keep an average of the parameters. :func:`lion_jax.averaged_params` reads
         it; Keras's ``finalize_variable_values`` puts it in the parameters' place. It starts from
         the parameters, Keras's from 0.
-      ema_momentum: how much of the average stays at each call, in [0, 1]; read only with
+      ema_momentum: the weight of the old average at each call, in [0, 1]; read only with
         ``use_ema``.
       ema_overwrite_frequency: n >= 1, in steps: at every n-th the parameters become the average.
         None never overwrites. Read only with ``use_ema``.
-      loss_scale_factor: :math:`S` > 0: gradients are those of :math:`S` times the loss. None is 1.
-        :func:`lion_jax.current_loss_scale` reads it. Leave it out inside of
-        :func:`loss_scale_optimizer`, where the peer ignores it.
+      loss_scale_factor: :math:`S` > 0: the gradients are those of :math:`S` times the loss. None is
+        1. :func:`lion_jax.current_loss_scale` reads it. Leave it out inside
+        :func:`loss_scale_optimizer`, where Keras ignores it.
       gradient_accumulation_steps: :math:`A` >= 2, in calls; None is 1.
       mask: which leaves decay, as in :func:`lion_jax.lion`. Keras has the method
         ``exclude_from_weight_decay`` instead.
@@ -150,11 +154,11 @@ def loss_scale_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """``keras.optimizers.LossScaleOptimizer`` of Keras 3.15.
 
-    It is :func:`lion_jax.with_loss_scale` with a :class:`lion_jax.DynamicLossScale` under the
-    peer's names. Gradients of the scaled loss are divided by the scale. Where one of them is not
-    finite, the scale is halved, and nothing else happens: averages, accumulated gradients and the
-    counts that schedules read stay as they are. The scale is kept within float32's range, which
-    the peer's can leave for infinity or 0.
+    It is :func:`lion_jax.with_loss_scale` with a :class:`lion_jax.DynamicLossScale` under Keras's
+    names. Gradients of the scaled loss are divided by the scale. If one of them is not finite, the
+    scale is halved, and nothing else happens: averages, accumulated gradients and the counts that
+    schedules read do not change. The scale stays within float32's range; Keras's can become
+    infinite or 0.
 
     Args:
       inner: the transformation of the gradients of the loss itself.

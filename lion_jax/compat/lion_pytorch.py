@@ -10,6 +10,9 @@ from lion_jax.compat.llm_foundry import decoupled_lionw
 from lion_jax.optimizers.lion import INITIAL_RATE
 from lion_jax.optimizers.lion import lion as papers_lion
 
+__all__ = ["lion"]
+__dir__ = __all__.copy  # TAB offers no more
+
 
 @takes(
     lr=LEARNING_RATE,
@@ -36,7 +39,7 @@ def lion(
 
     where ``decoupled_weight_decay`` puts :math:`\lambda / \eta_0` in the place of :math:`\lambda`.
     The rule is the paper's. It is :func:`lion_jax.lion` or :func:`lion_jax.decoupled_lion` under
-    the peer's names, less ``use_triton``, which stands before ``decoupled_weight_decay`` there.
+    lion-pytorch's names, without ``use_triton``, which precedes ``decoupled_weight_decay`` there.
 
     Args:
       lr: :math:`\eta` >= 0.
@@ -44,7 +47,8 @@ def lion(
       weight_decay: :math:`\lambda` >= 0.
       decoupled_weight_decay: whether the decay is independent of the size of ``lr``.
       initial_lr: :math:`\eta_0` > 0, read only for a decoupled decay. None takes a constant ``lr``;
-        with a schedule it must be given: what the peer's optimizer was constructed with.
+        with a schedule it must be given: the ``lr`` with which the original optimizer was
+        constructed.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.

@@ -1,4 +1,4 @@
-"""llm-foundry's optimizers, which zeta copied."""
+"""llm-foundry's Lion and its metrics, which zeta copied."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from lion_jax._core.states import the_only, unwrapped
 from lion_jax._core.types import Betas, Scalar
 from lion_jax.compat._moments import BETAS, LEARNING_RATE, WEIGHT_DECAY
 from lion_jax.optimizers.lion import INITIAL_RATE, constant_rate, decoupled_lion
+
+__all__ = ["decoupled_lionw", "report_metrics"]
+__dir__ = __all__.copy  # TAB offers no more
 
 
 @takes(lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY, initial_lr=INITIAL_RATE.or_none())
@@ -31,16 +34,16 @@ def decoupled_lionw(
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
     It departs from the paper: the decay is scaled by :math:`\eta_t / \eta_0`, not by
-    :math:`\eta_t`. The peer reads :math:`\eta_0` from its parameter groups, where a one-cycle
-    schedule overwrites it; here it is an argument. It is :func:`lion_jax.decoupled_lion` under the
-    peer's names.
+    :math:`\eta_t`. llm-foundry reads :math:`\eta_0` from its parameter groups, where a one-cycle
+    schedule overwrites it; here it is an argument. It is :func:`lion_jax.decoupled_lion` under
+    llm-foundry's names.
 
     Args:
       lr: :math:`\eta` >= 0.
       betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
       weight_decay: :math:`\lambda` >= 0.
       initial_lr: :math:`\eta_0` > 0. None takes a constant ``lr``; with a schedule it must be
-        given: what the peer's optimizer was constructed with.
+        given: the ``lr`` with which the original optimizer was constructed.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -72,7 +75,7 @@ def decoupled_lionw(
 def report_metrics(
     gradients: optax.Updates, params: optax.Params, state: optax.OptState
 ) -> dict[str, jax.Array]:
-    r"""``DecoupledLionW.report_per_parameter_metrics``, called after a step as the peer calls it.
+    r"""``DecoupledLionW.report_per_parameter_metrics``, called after a step as there.
 
     .. math::
 
@@ -81,9 +84,10 @@ def report_metrics(
       \eta_t \operatorname{sign}(\beta_1 m_t + (1 - \beta_1) g_t)
       - \frac{\eta_t}{\eta_0} \lambda \theta_t
 
-    It departs from the step that was taken: its update is computed anew from the momentum and the
-    parameters after the step, and its two parts differ in sign. :func:`lion_jax.with_metrics`
-    measures the step itself. llm-foundry 0.22 reports the four norms, zeta 2.8 the cosines too.
+    The metrics are not those of the step that was taken: the update is computed again from the
+    momentum and the parameters after the step, and its two parts differ in sign.
+    :func:`lion_jax.with_metrics` measures the step itself. llm-foundry 0.22 reports the four norms,
+    zeta 2.8 the cosines too.
 
     Args:
       gradients: :math:`g_t`, a tree like the parameters.
@@ -92,9 +96,10 @@ def report_metrics(
         also within a chain or a combinator.
 
     Returns:
-      By the peer's names, ``l2_norm/moment/<path>`` and so on for ``param``, ``update`` and
-      ``grad``, ``cosine/update_grad/<path>`` and ``cosine/moment_grad/<path>``; scalars in at least
-      float32. Paths are those of :func:`lion_jax.read_metrics`, so that slashes in names are safe.
+      Metrics under llm-foundry's names: ``l2_norm/moment/<path>`` and so on for ``param``,
+      ``update`` and ``grad``, ``cosine/update_grad/<path>`` and ``cosine/moment_grad/<path>``;
+      scalars in at least float32. Paths are those of :func:`lion_jax.read_metrics`, so that slashes
+      in names are safe.
 
     Raises:
       ValueError: a state of no such optimizer, or of several.

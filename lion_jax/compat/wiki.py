@@ -1,4 +1,4 @@
-"""Two rules that the encyclopedic page on Lion gives, neither of them the paper's."""
+"""Two rules from the encyclopedic page on Lion; neither is the paper's."""
 
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from lion_jax._core.types import Betas, Scalar
 from lion_jax.compat._moments import BETAS, EPS, LEARNING_RATE, WEIGHT_DECAY, refuse_complex
 from lion_jax.primitives.decay import add_decoupled_weight_decay
 from lion_jax.primitives.momentum import scale_by_sign_momentum
+
+__all__ = ["lion", "lion_formula"]
+__dir__ = __all__.copy  # TAB offers no more
 
 
 @optimizer(
@@ -33,8 +36,9 @@ def lion(
       m_t &= \beta_1 m_{t-1} + (1 - \beta_1) d_t \\
       \theta_t &= \theta_{t-1} - \eta_t \operatorname{sign}(\beta_2 m_t + (1 - \beta_2) d_t)
 
-    It departs from the paper: the decay goes through the sign, and the momentum moves first. The
-    latter is the paper's rule with other betas, :math:`\beta_1 \beta_2` and :math:`\beta_1`.
+    It departs from the paper: the decay is part of the sign's argument, and the momentum is updated
+    first. The latter is the paper's rule with other betas, :math:`\beta_1 \beta_2` and
+    :math:`\beta_1`.
 
     Args:
       lr: :math:`\eta` >= 0.

@@ -1,4 +1,4 @@
-"""Collectives over named axes, in the form that a TPU keeps as it is.
+"""Collectives over named axes, in a form that XLA for TPUs does not replace.
 
 XLA turns a reduce-scatter or an all-gather among 64 chips or more into an all-reduce of the whole,
 unless what it moves is large and cut into whole tiles. Among 16 it does not: so both go level by
@@ -66,7 +66,7 @@ def check_own(tree: PyTree, axis_name: AxisName, what: str) -> None:
 
 
 def check_all_manual(needed_by: str) -> None:
-    """Raises a `ValueError` beside Explicit axes, over which jax does not reshape what is split."""
+    """Raises a `ValueError` beside Explicit axes, over which jax does not reshape split arrays."""
     mesh = jax.sharding.get_abstract_mesh()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     explicit = [name for name, kind in types.items() if kind == AxisType.Explicit]
@@ -78,7 +78,7 @@ def check_all_manual(needed_by: str) -> None:
 
 
 def in_mesh_order(axis_name: AxisName) -> AxisName:
-    """Several names in the order of the mesh, whatever order they came in."""
+    """Several names, put in the order of the mesh."""
     order = [name for name in _manual_axes() if name in names_of(axis_name)]
     return tuple(order) if len(order) == len(names_of(axis_name)) > 1 else axis_name
 

@@ -1,4 +1,4 @@
-"""The vote of Distributed Lion: each replica sends signs instead of gradients."""
+"""Majority vote as in Distributed Lion: each replica sends signs instead of gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ _SIGNS_PER_BYTE = {"bits": 5, "int8": 1}
 def majority_vote(
     axis_name: AxisName, *, wire: str = "bits", average: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces updates by the sign that most replicas have.
+    r"""Replaces each update by the sign that most replicas voted for.
 
     .. math::
 
@@ -40,9 +40,9 @@ def majority_vote(
     own momentum; all of them get :math:`\Delta`, to the last bit. An entry that is 0 or NaN
     abstains. A tie gives 0 on all replicas: no step but for weight decay.
 
-    It stands behind the momentum, which thus stays each replica's own, and before weight decay and
-    learning rate, which are the same on all. Parameters are replicated, the state is not: from
-    outside its leaves have a further leading dimension, the replicas.
+    Chain it after the momentum, of which each replica keeps its own, and before weight decay and
+    learning rate, which are the same on all. Parameters are replicated, the state is not: outside
+    the mapped function its leaves have one more leading dimension, the replicas.
 
     Args:
       axis_name: the axis of the replicas. Among 64 chips or more name both or all three dimensions
@@ -51,11 +51,11 @@ def majority_vote(
       wire: the form in which a chip sends its signs, per parameter: ``"bits"``, five in a byte, 0.2
         + 0.2 bytes; ``"int8"``, one in a byte, 1 + 1; ``"float"``, one in a float32, 4 + 4, as much
         as gradients in full precision. All give the same, for any number of replicas.
-      average: the mean of the votes instead of their sign. ``"bits"`` and ``"int8"`` then send, as
-        their second number, 1 byte up to 127 replicas, 2 up to 32,767, else 4.
+      average: whether to return the mean of the votes instead of their sign. The second number of
+        ``"bits"`` and ``"int8"`` is then 1 byte up to 127 replicas, 2 up to 32,767, and else 4.
 
     Returns:
-      A transformation without state, for updates of any real dtype, which they keep.
+      A transformation without state, for updates of any real dtype; the dtype is kept.
 
     Raises:
       ValueError: an unknown ``wire``; at ``update``, an axis that is not there, or, as far as JAX

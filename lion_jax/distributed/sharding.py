@@ -23,18 +23,18 @@ def state_sharding(
 ) -> PyTree:
     """Shardings for an optimizer's state that follow those of the parameters.
 
-    A leaf of its parameter's shape, such as a moment, has its parameter's sharding. One of its
-    rank but other extents, such as the exponents of ``precision.with_quantized_state`` with a row
-    per group, has it along the dimensions that divide, and is whole along the others, which is
+    A leaf of its parameter's shape, such as a moment, gets its parameter's sharding. A leaf of the
+    same rank but other extents, such as the exponents of ``precision.with_quantized_state`` with a
+    row per group, is split along the dimensions that divide and whole along the others. That is
     right but costs memory: :func:`zero_sharding` along an axis over which the parameters are split
-    already gives the same shardings, and reports such leaves. Several of the parameter's shape in
-    one leaf, as in the memory of ``optax.lbfgs``, are split alike behind the first dimension. A
-    leaf of another rank (a counter, a number per parameter, a factored moment) is on every device.
-    Within ``jax.shard_map`` exponents must not be whole where their integers are split: choose a
-    group size that divides the rows of a shard.
+    already gives the same shardings, and reports such leaves. A leaf that stacks several arrays of
+    the parameter's shape, as in the memory of ``optax.lbfgs``, is split alike behind its first
+    dimension. A leaf of another rank (a counter, a number per parameter, a factored moment) is on
+    every device. Within ``jax.shard_map``, exponents must not be whole where their integers are
+    split: choose a group size that divides the rows of a shard.
 
-    ``jax.jit(optimizer.init)`` alone raises on an Explicit mesh, ``jax.make_mesh``'s default, and
-    puts the state wherever the compiler likes on an Auto mesh.
+    ``jax.jit(optimizer.init)`` alone raises on an Explicit mesh, ``jax.make_mesh``'s default; on an
+    Auto mesh the compiler chooses where the state goes.
 
     Args:
       optimizer: any transformation, ``optax.MultiSteps`` included.
@@ -83,12 +83,12 @@ def zero_sharding(
 ) -> PyTree:
     """Shardings that also split an optimizer's state along a mesh axis: ZeRO-1.
 
-    Data-parallel replicas then keep a part of the moments each instead of a copy. Every leaf that
+    Each data-parallel replica then keeps a part of the moments instead of a copy. Every leaf that
     belongs to a parameter is cut along one dimension, chosen such that all of them divide: integers
     and their exponents, say, are cut between the same groups, and a step sends nothing between
-    them. Parameters that are split along the axis already (FSDP) leave their state as it is. Where
-    there is a :func:`lion_jax.distributed.sign_gather`, only the state within it is split: around
-    it every replica steps whole parameters.
+    them. Parameters that are split along the axis already (FSDP) leave their state as it is. If the
+    optimizer has a :func:`lion_jax.distributed.sign_gather`, only the state inside it is split:
+    outside it every replica steps whole parameters.
 
     Args:
       optimizer: any transformation, ``optax.MultiSteps`` included.
@@ -96,8 +96,8 @@ def zero_sharding(
       param_sharding: the parameters' shardings, as in :func:`state_sharding`.
       axis_name: the mesh axis, or a tuple of axes, over whose devices the state is split, in the
         order of the mesh.
-      unsplit: what to do about state that cannot be split, which every device along the axis keeps
-        in whole: ``"warn"``, ``"raise"`` or ``"ignore"``. Counters are meant to be whole.
+      unsplit: the action for state that cannot be split, of which every device along the axis keeps
+        a whole copy: ``"warn"``, ``"raise"`` or ``"ignore"``. Counters do not count as such.
 
     Returns:
       A tree like ``optimizer.init(params)`` with a ``NamedSharding`` in place of each array.
@@ -108,7 +108,8 @@ def zero_sharding(
       TypeError: as :func:`state_sharding`.
 
     Warns:
-      UserWarning: once, of all state that cannot be split: whose, why, its bytes, what to try.
+      UserWarning: once, for all state that cannot be split: the parameters, the reason, the bytes
+        and what to try.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""ZeRO-1 for rules made of signs: the signs are gathered, not the weights."""
+"""ZeRO-1 for sign rules: gathers the signs, not the weights."""
 
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class SignGatherState(NamedTuple):
 def sign_gather(
     inner: optax.GradientTransformation, axis_name: AxisName
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Steps a part of the parameters on each replica, and gathers the signs of the updates.
+    r"""Updates a part of the parameters on each replica, and gathers the signs of the updates.
 
     .. math::
 
@@ -58,7 +58,7 @@ def sign_gather(
     Replica :math:`i` of :math:`n` has the gradient :math:`g_i` of its part of the batch and the
     :math:`i`-th part :math:`m^{(i)}` of the state. With an inner rule whose updates are signs, as
     Lion's before decay and learning rate, the updates are those of the unsharded rule from the same
-    mean gradient, bit for bit, with an n-th of its state on each chip. An all-reduce of float32
+    mean gradient, bit for bit, with 1/n of its state on each chip. An all-reduce of float32
     gradients sends 8 bytes per parameter; this sends 4 to reduce and 0.2 to gather, where gathering
     weights would send another 4. ::
 
@@ -68,18 +68,18 @@ def sign_gather(
           optax.scale_by_learning_rate(1e-4),
       )
 
-    A hierarchy for slow links between slices of fast ones is a composition: full precision within a
-    slice, one vote of each slice per parameter across them::
+    For slices with fast links inside and slow links between them, compose the two: full precision
+    within a slice, and one vote of each slice per parameter across them::
 
       sign_gather(optax.chain(lion_jax.scale_by_sign_momentum(), majority_vote("slice")), "chip")
 
-    The state is placed by :func:`lion_jax.distributed.zero_sharding`, which splits just it. Put
-    within it what changes or keeps gradients (clipping, accumulation, metrics): around it they are
-    each replica's own.
+    Place the state by :func:`lion_jax.distributed.zero_sharding`, which splits only this part. Put
+    transformations that change or keep gradients (clipping, accumulation, metrics) inside: outside,
+    the gradients are each replica's own.
 
     Args:
-      inner: any transformation of which the signs of the updates are wanted, elementwise: norms
-        would be those of a replica's part.
+      inner: any elementwise transformation; the signs of its updates are used. Norms would be those
+        of a replica's part.
       axis_name: the axis of the replicas. The order of several does not matter: it is the mesh's.
 
     Returns:
@@ -231,7 +231,7 @@ def _mean_parts(gradients: Leaves, dimensions: Dimensions, axis_name: AxisName, 
 
 
 def _gather(directions: Leaves, dimensions: Dimensions, axis_name: AxisName, n: int) -> Leaves:
-    """The signs of all replicas' parts, joined, and of what each of them has in whole."""
+    """The signs of all replicas' parts, joined, and of leaves that each replica has in whole."""
     signs = [None if u is None else signs_of(u) for u in directions]
     split = {i: d for i, d in enumerate(dimensions) if d is not None and signs[i] is not None}
     parts = [signs[i] for i in split]

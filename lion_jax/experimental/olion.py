@@ -22,7 +22,7 @@ def olion(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""OLion, which nobody but its authors has tried: Lion behind an orthogonalized momentum.
+    r"""OLion: Lion with an orthogonalized momentum; nobody but its authors has tried it.
 
     .. math::
 

@@ -55,7 +55,7 @@ def soft_signum(
     eps: float = 1e-4,
     max_temperature: float = 20.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SoftSignum, which nobody but its authors has tried: Signum whose sign softens at the end.
+    r"""SoftSignum: Signum whose sign softens at the end; nobody but its authors has tried it.
 
     .. math::
 
@@ -132,7 +132,7 @@ def scale_free_soft_signum(
 ) -> optax.GradientTransformationExtraArgs:
     r"""SoftSignum without its dependence on the gradients' scale; nobody has published it.
 
-    It is :func:`soft_signum` with the temperature as it is fitted,
+    It is :func:`soft_signum` with the fitted temperature,
     :math:`\tau_k = \operatorname{artanh}(1 - \varepsilon) / q(k / T)`, and not clipped: where
     :math:`q` is 0, the sign stays. Gradients a thousand times as large give the same steps.
 
@@ -241,7 +241,7 @@ def _soften(g, m, *, a, q):
 def _fitted_when(
     is_time: jax.Array, mu: PyTree, median: jax.Array, deviation: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The median of all entries and the median distance from it, anew or as they were."""
+    """The median of all entries and the median distance from it, fitted anew or unchanged."""
 
     def fit():
         center = _lower_median(mu, jnp.zeros_like(median), _signed)

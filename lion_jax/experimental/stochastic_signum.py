@@ -47,7 +47,7 @@ def stochastic_signum(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""StoSignSGD, which nobody but its authors has tried: a sign whose mean is the momentum.
+    r"""StoSignSGD: a random sign whose mean is the momentum; nobody but its authors has tried it.
 
     .. math::
 

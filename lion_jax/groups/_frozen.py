@@ -1,4 +1,4 @@
-"""Trees of parameters of which some are hidden from a transformation."""
+"""Trees of parameters, some of them hidden from a transformation."""
 
 import functools
 from collections.abc import Callable, Iterable

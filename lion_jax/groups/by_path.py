@@ -17,7 +17,7 @@ from lion_jax._core.shares import map_shares, spread
 from lion_jax._core.types import Mask, PyTree, Scalar
 from lion_jax.groups._frozen import Frozen
 
-SHARE = NON_NEGATIVE.constant().trying("1.0", "which leaves its leaves as they are")
+SHARE = NON_NEGATIVE.constant().trying("1.0", "which does not change its leaves")
 FromParams = Callable[[optax.Params], PyTree]
 
 _BIAS_OR_SCALE = re.compile(r"(?i)(^|_)(bias(es)?|scale|gamma|beta|offset)$")
@@ -25,7 +25,7 @@ _NORM = re.compile(r"(?i)(norm(s|alization)?|(^|_)(ln|bn|gn))(_?\d+|_[a-z]+)?$")
 
 
 def paths(params: optax.Params) -> list[str]:
-    """The path of each leaf, in the order of the leaves: what there is to match.
+    """The path of each leaf, in the order of the leaves: the strings that patterns match.
 
     Args:
       params: any tree.
@@ -43,7 +43,7 @@ def paths(params: optax.Params) -> list[str]:
 
 
 def describe(params: optax.Params, **of_each: Mask) -> str:
-    """A table to look at before a long run: what each leaf gets.
+    """A table of the group, mask or multiplier of each leaf, to check before a long run.
 
     Args:
       params: the parameters.
@@ -121,17 +121,17 @@ def exclude(*patterns: Pattern) -> FromParams:
 
 
 def exclude_biases_and_norms(params: optax.Params) -> PyTree:
-    """The usual mask for weight decay: False for biases, scales and what normalization layers have.
+    """The usual mask for weight decay: False for biases, scales and normalization layers.
 
-    These are, in any case of letters,
+    It is False, whatever the case of letters, for
 
     - leaves of rank 0 and 1;
     - leaves called ``bias``, ``biases``, ``scale``, ``gamma``, ``beta`` or ``offset``, alone or
       after an underscore, as in ``layer_scale``: layers stacked for ``jax.lax.scan`` and attention
       by heads have biases of rank 2;
-    - leaves that are or belong directly to something whose name ends in ``norm``, ``norms`` or
-      ``normalization``, or is ``ln``, ``bn`` or ``gn``, alone or after an underscore; behind it may
-      stand a number or a suffix, as in ``LayerNorm_0``, ``norm1`` and ``ln_f``.
+    - leaves that are, or are directly below, a name that ends in ``norm``, ``norms`` or
+      ``normalization``, or is ``ln``, ``bn`` or ``gn``, alone or after an underscore; a number or a
+      suffix may follow, as in ``LayerNorm_0``, ``norm1`` and ``ln_f``.
 
     A matrix called ``b`` decays: it may be half of a low-rank adapter.
 
@@ -158,14 +158,14 @@ def exclude_biases_and_norms(params: optax.Params) -> PyTree:
 
 
 def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromParams:
-    """Labels for ``optax.partition``: groups that want different transformations.
+    """Labels for ``optax.partition``, to give groups different transformations.
 
     For groups that differ in learning rate or weight decay alone, :func:`scale_by_group` and
     :func:`multipliers` read each leaf once, however many groups there are.
 
     Args:
-      by_pattern: the label of each pattern; of several that match a leaf the first decides.
-      default: the label where none matches.
+      by_pattern: the label of each pattern; if several match a leaf, the first decides.
+      default: the label of leaves that match no pattern.
 
     Returns:
       A function from parameters to a tree of labels like them.
@@ -188,17 +188,17 @@ def labels(by_pattern: Mapping[Pattern, Hashable], default: Hashable) -> FromPar
 
 @takes(default=SHARE)
 def multipliers(by_pattern: Mapping[Pattern, Scalar], default: Scalar = 1.0) -> FromParams:
-    """A decay mask of numbers: how much each leaf gets.
+    """A mask of numbers, by which the weight decay of each leaf is multiplied.
 
     Args:
-      by_pattern: a number >= 0 for each pattern; of several patterns that match a leaf the first
+      by_pattern: a number >= 0 for each pattern; if several patterns match a leaf, the first
         decides.
-      default: the number where none matches.
+      default: the number of leaves that match no pattern.
 
     Returns:
       A function from parameters to a tree of numbers like them, for the ``mask`` of every
-      transformation here that has one. With it the weight decay is of several strengths, in one
-      pass over the leaves; those with 0 are not read for it.
+      transformation here that has one. Groups then differ in weight decay, in one pass over the
+      leaves; the decay does not read leaves with 0.
 
     Raises:
       ValueError, TypeError: as in :func:`select`; a number out of range or no number.
@@ -230,18 +230,18 @@ def scale_by_group(
 
       u \leftarrow r u
 
-    with a number :math:`r` for each leaf. Chained after an optimizer it multiplies the learning
-    rate of the leaf, in its weight decay too, as parameter groups do in PyTorch. Between narrow
-    updates and parameters it rounds once more.
+    with a number :math:`r` for each leaf. Chained after an optimizer, it multiplies the leaf's
+    learning rate, also in its weight decay, as parameter groups in PyTorch do. Narrow updates are
+    rounded once more.
 
     Args:
-      by_pattern: :math:`r` >= 0 for each pattern; of several patterns that match a leaf the first
+      by_pattern: :math:`r` >= 0 for each pattern; if several patterns match a leaf, the first
         decides. 0 stops a leaf, but keeps its state: see :func:`freeze`.
-      default: :math:`r` where none matches.
+      default: :math:`r` of leaves that match no pattern.
 
     Returns:
-      A transformation of updates that keeps shapes, units and dtypes, and leaves alone what has
-      the number 1. It has no state.
+      A transformation of updates that keeps shapes, units and dtypes, and does not touch leaves
+      with the number 1. It has no state.
 
     Raises:
       ValueError, TypeError: as in :func:`multipliers`, a pattern that matches no leaf at ``init``.
@@ -274,15 +274,15 @@ def scale_by_group(
 def freeze(
     inner: optax.GradientTransformation, *patterns: Pattern
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves what matches as it is, and keeps no state for it.
+    """Freezes the matching parameters: updates of 0, and no state.
 
     Args:
-      inner: the transformation of the other leaves. It does not see the frozen ones, in a global
-        norm for example, nor in an average of the parameters, which goes around this. Nor does
-        it in extra arguments like the parameters, such as the ``grad`` of a line search; functions
-        among them, such as its ``value_fn``, get all parameters.
-        ``optax.inject_hyperparams`` belongs around ``inner``, not around this.
-      *patterns: what to freeze, as in :func:`select`.
+      inner: the transformation of the other leaves. It does not see the frozen ones: they are not
+        part of a global norm, nor of extra arguments like the parameters, such as the ``grad`` of a
+        line search. Functions among these, such as its ``value_fn``, get all parameters. An average
+        of all parameters belongs outside this wrapper, ``optax.inject_hyperparams`` inside, around
+        ``inner``.
+      *patterns: the leaves to freeze, as in :func:`select`.
 
     Returns:
       A transformation whose updates are 0 for the frozen leaves. The state is that of

@@ -6,5 +6,5 @@ from lion_jax._lazy import load_when_asked
 
 if TYPE_CHECKING:
     from lion_jax.lab._public import *  # noqa: F403
-
-__getattr__, __dir__ = load_when_asked(__name__)
+else:
+    __getattr__, __dir__ = load_when_asked(__name__)

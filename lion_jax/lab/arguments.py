@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and how their values are read; imports no jax."""
+"""Arguments that several commands share, and the readers of their values; imports no jax."""
 
 import argparse
 import math
@@ -14,13 +14,26 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
             return action.help
         return super()._get_help_string(action)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Wraps each line of a text by itself, so that a help text may be a list."""
+        wrap = super()._split_lines
+        return [part for line in text.splitlines() for part in wrap(line, width)]
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wraps each paragraph of a description by itself; indented lines stay as they are."""
+        fill = super()._fill_text
+        parts = text.split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(" ") else fill(part, width, indent) for part in parts
+        )
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line each."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends with the message and status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        """Ends with the message, in one line whatever was given, and status 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.splitlines())}\n")
 
 
 def add_task(parser: argparse._ActionsContainer) -> None:
@@ -28,19 +41,21 @@ def add_task(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--task",
         default="digits",
-        help="digits, text, of the extra tasks mnist, phonemes or diamonds, or a lab.Task of your "
-        "own: a file and a name in it, mine.py:task; with arguments: 'phonemes(size=2,tied=False)'",
+        help="what to train: digits or text; with the extra 'tasks' also mnist, phonemes or "
+        "diamonds; or a lab.Task of your own, as FILE.py:NAME. Arguments go in parentheses: "
+        "'phonemes(size=2,tied=False)'",
     )
 
 
-def add_rules(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """Adds the rules to train."""
+def add_rules(parser: argparse.ArgumentParser, default: str | None, otherwise: str = "") -> None:
+    """Adds the rules to train; `otherwise` says what None stands for."""
     parser.add_argument(
         "--rules",
         default=default,
-        help="comma-separated: names that lion-jax list shows, optax.adafactor and the like, your "
-        "own lab.Rule as mine.py:rule, or with arguments: 'lion(b1=0.95,weight_decay=0.3)', where "
-        "a pair such as (0.01,1.0) is a range to tune",
+        help="update rules, separated by commas: names that lion-jax list shows, factories such "
+        "as optax.adafactor, or a lab.Rule of your own, as FILE.py:NAME. Arguments go in "
+        "parentheses: 'lion(b1=0.95)' fixes one, 'lion(weight_decay=(0.01,1.0))' tunes one in "
+        "that range" + f" ({otherwise})" * bool(otherwise),
     )
 
 
@@ -57,25 +72,25 @@ def add_batches(parser: argparse.ArgumentParser, *, schedule: bool = True) -> No
         "--batch-size",
         type=count,
         metavar="N",
-        help="examples in a batch; by default 64, or all if they are fewer",
+        help="examples in a batch (default: 64, or all if there are fewer)",
     )
     if schedule:
         parser.add_argument(
             "--schedule",
             default="cosine",
-            help="cosine, which warms up over a twentieth of the steps, or constant",
+            help="cosine (a warm-up over a twentieth of the steps, then a decay to 0) or constant",
         )
 
 
 def add_output(parser: argparse.ArgumentParser, folder: str) -> None:
-    """Adds where the result goes, and as what picture."""
+    """Adds the folder of the result, and the format of its picture."""
     parser.add_argument(
         "--output",
         dest="folder",
         type=Path,
         default=Path(folder),
         metavar="DIR",
-        help="folder for picture.png, records.csv and result.json, which lab.load reads",
+        help="folder for picture.png, records.csv and result.json, which lab.load reads back",
     )
     parser.add_argument(
         "--picture", choices=("png", "svg", "pdf"), default="png", help="format of the picture"

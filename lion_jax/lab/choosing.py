@@ -1,4 +1,4 @@
-"""The task and the rules that somebody means: objects, names, or names in a file of theirs."""
+"""Choosing a task and rules: from objects, names, or names in a file of the user's."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ from lion_jax.lab.tasks.catalogue import TASKS, made, of_one_size
 from lion_jax.lab.tasks.task import Task
 
 _WIDE = (1e-4, 1.0)
-"""The learning rates of a factory that is named without any."""
+"""The range of learning rates for a factory that is named without one."""
 _MAKE_RULE = 'make one: lab.Rule("adam", optax.adam, learning_rates=(1e-4, 1e-1))'
 
 
@@ -33,23 +33,23 @@ def choose_task(task: str | Task, *, size: int | None = None) -> Task:
     the text for its name.
 
     Args:
-      task: what is meant.
+      task: a task or its name.
       size: an argument of the task's function, which leaves the task's name as it is. None is the
         function's own.
 
     Raises:
-      RequestError: there is none of that name, or its function does not take the arguments.
+      RequestError: no task has that name, or its function does not take the arguments.
     """
     if isinstance(task, Task):
         if size is not None:
             raise of_one_size(task.name)
         return task
     if not isinstance(task, str):
-        raise RequestError(f"task must be a lab.Task or a name, before rules; got {_kind(task)}")
+        raise RequestError(f"task, given first, must be a lab.Task or a name; got {_kind(task)}")
     name, opening, _ = task.partition("(")
     name = name.strip()
     if name.endswith(".py"):
-        raise RequestError(f"task must name what is in the file, such as {name}:task; got {task!r}")
+        raise RequestError(f"task must name a variable too, such as {name}:task; got {task!r}")
     given = _arguments(task, "task", "phonemes(size=2)") if opening else {}
     if size is not None:
         if "size" in given:
@@ -88,7 +88,7 @@ def choose_rules(
     *,
     among_replicas: bool = False,
 ) -> list[Rule]:
-    """The rules that are meant, each able to step a task's parameters.
+    """The rules asked for, each able to step a task's parameters.
 
     Args:
       rules: one or several of: a :class:`Rule`; a name from :data:`RULES`; a factory of optax or
@@ -99,7 +99,7 @@ def choose_rules(
       among_replicas: whether rules of several replicas may be among them.
 
     Raises:
-      RequestError: none, an unknown one, two of one name, one that cannot be made.
+      RequestError: no rule, an unknown one, two of one name, one that cannot be made.
     """
     if isinstance(rules, str):
         rules = names(rules)
@@ -111,7 +111,7 @@ def choose_rules(
     if shared and not among_replicas:
         raise RequestError(f"only `compare` trains rules of several replicas; got {shared[0]}")
     if not chosen:
-        raise RequestError("rules must name at least one; got none. Try lion, or lion-jax list")
+        raise RequestError("rules must name at least one; got none. Try lion, or see lion-jax list")
     if len(set(called)) < len(called):
         raise RequestError(f"rules must have different names; got {', '.join(called)}")
     if task is not None:
@@ -121,7 +121,8 @@ def choose_rules(
             params, state = jax.eval_shape(lambda task=stored: task.start(jax.random.key(0)))
             if rule.replicas > 1 and jax.tree.leaves(state):
                 raise RequestError(
-                    f"a task with state cannot be shared among replicas, as {rule.name} does"
+                    f"task must have no state to be trained by {rule.name}, which shares it among "
+                    "replicas; got one with state"
                 )
             if not any(rule is of for of in known_rules):
                 rule.check(params)
@@ -198,8 +199,10 @@ def _arguments(text: str, kind: str, example: str) -> dict[str, Any]:
         if not isinstance(call, ast.Call) or call.args or not all(w.arg for w in call.keywords):
             raise ValueError("arguments must have names")
         return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise RequestError(f"cannot read the {kind} {text!r} ({error}). Try {example!r}") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        shown = repr(text) if len(repr(text)) < 200 else f"{repr(text)[:200]}..."
+        reason = str(error) or type(error).__name__
+        raise RequestError(f"cannot read the {kind} {shown} ({reason}). Try {example!r}") from error
 
 
 def _from_file(text: str) -> Any:
@@ -233,7 +236,7 @@ def _loaded(source: str) -> Any:
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None:
-            raise FileNotFoundError(f"{source} is no Python file")
+            raise FileNotFoundError(f"{source} is not a Python file")
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)

@@ -47,11 +47,11 @@ def _run(words: Sequence[str] | None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line; what it parses has the name of its command."""
+    """The parser of the command line; its options hold the name of the command."""
     whole = Parser(
         prog="lion-jax",
-        description="Compare the Lion optimizer with its neighbours, on real data or on your own "
-        "task, and count what a step costs.",
+        description="Compare the Lion optimizer with others, on real data or on your own model, "
+        "and measure what a training step costs.",
     )
     whole.add_argument("--version", action="version", version=lion_jax.__version__)
     whole.add_argument(

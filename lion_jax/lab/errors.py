@@ -11,11 +11,11 @@ _MOST_NAMED = 20
 
 
 class RequestError(ValueError):
-    """A request that cannot be met as asked; the message says what is possible."""
+    """The error of a request that cannot be met; its message says what is possible."""
 
 
 def known(kind: str, name: Any, table: Iterable[str]) -> str:
-    """The name, refused with its nearest neighbour if the table does not have it."""
+    """Returns a name that a table has; refuses others, with the nearest one."""
     names = list(table)
     if isinstance(name, str) and name in names:
         return name
@@ -28,13 +28,13 @@ def known(kind: str, name: Any, table: Iterable[str]) -> str:
 
 
 def _close(name: str, names: list[str]) -> str | None:
-    """A name that begins so, else the most similar one: `adam` means no `tadam`."""
+    """A known name that begins so, else the most similar one: for `adam` not `tadam`."""
     longer = [known for known in names if name and known.startswith(name)]
     return next(iter(longer or difflib.get_close_matches(name, names, n=1)), None)
 
 
 def check_whole(name: str, value: Any, least: int, most: float = math.inf, why: str = "") -> None:
-    """Refuses what is no whole number from `least` to `most`; `why` says what `most` is."""
+    """Refuses all but whole numbers from `least` to `most`; `why` says what `most` is."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise RequestError(f"{name} must be a whole number; got {value!r}")
     if not least <= value <= most:
@@ -43,7 +43,7 @@ def check_whole(name: str, value: Any, least: int, most: float = math.inf, why: 
 
 
 def check_rate(name: str, value: Any) -> None:
-    """Refuses what is no learning rate > 0 in float32."""
+    """Refuses all but learning rates > 0 in float32."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise RequestError(f"{name} must be a number; got {value!r}")
     if not _SMALLEST <= float(value) <= _LARGEST:  # NaN too

@@ -13,7 +13,7 @@ def nbytes(tree: Any) -> int:
 
 
 def available_bytes(device: Any) -> int | None:
-    """Free memory of a device; None where the platform does not tell."""
+    """Free memory of a device; None where the platform does not tell it."""
     if device.platform != "cpu":
         stats = device.memory_stats()
         return stats and stats["bytes_limit"] - stats["bytes_in_use"]
@@ -32,7 +32,7 @@ def available_bytes(device: Any) -> int | None:
 
 
 def fits(compiled: Any) -> bool:
-    """Tells whether a compiled program's results and temporaries fit into what is free."""
+    """Tells whether a compiled program's results and temporaries fit into the free memory."""
     needed, free = compiled.memory_analysis(), available_bytes(jax.devices()[0])
     if needed is None or free is None:
         return True

@@ -1,4 +1,4 @@
-"""Looks that all pictures share."""
+"""The style that all pictures share."""
 
 import io
 import itertools

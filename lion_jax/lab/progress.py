@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 _TOO_EARLY = 0.02
-"""Before this share of the work nobody knows how long the rest takes."""
+"""The share of the work before which no remaining time is estimated."""
 
 
 class Progress(NamedTuple):
@@ -21,9 +21,9 @@ class Progress(NamedTuple):
       stage: what runs, such as a rule's name.
       place: its place among all stages, from 1.
       stages: how many there are.
-      done: what is done of the stage, such as steps; 0 while it compiles.
-      total: what there is to do in it.
-      remaining: about how many seconds all that remains takes; None while nobody knows.
+      done: how much of the stage is done, such as steps; 0 while it compiles.
+      total: how much there is to do in it.
+      remaining: estimate of the seconds that all the rest takes; None before there is one.
     """
 
     stage: str
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
 
 OnProgress = Callable[[Progress], None]
 Tell = Callable[[str, int, int], None]
-"""A command calls it with a stage, the steps done and the steps in all."""
+"""A function that commands call with a stage, the steps done and the steps in all."""
 
 
 def teller(on_progress: OnProgress, stages: Sequence[str]) -> Tell:
@@ -58,9 +58,9 @@ def teller(on_progress: OnProgress, stages: Sequence[str]) -> Tell:
 
 @contextmanager
 def shown(on_progress: OnProgress | None = None) -> Iterator[OnProgress]:
-    """Shows progress, unless somebody else listens: as fits where the program runs.
+    """Shows progress: as bars on a terminal, as lines in a notebook, elsewhere not at all.
 
-    Bars on a terminal; lines in a notebook; nothing elsewhere.
+    A given `on_progress` is called instead.
     """
     console = Console(stderr=True)
     if on_progress is not None:
@@ -76,7 +76,7 @@ def shown(on_progress: OnProgress | None = None) -> Iterator[OnProgress]:
 
 @contextmanager
 def on_command_line() -> Iterator[OnProgress]:
-    """Bars on a terminal, lines in a log."""
+    """Shows progress: as bars on a terminal, as lines in a log."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield in_lines
@@ -86,7 +86,7 @@ def on_command_line() -> Iterator[OnProgress]:
 
 
 def silent(progress: Progress) -> None:
-    """Nothing."""
+    """Shows nothing."""
 
 
 def in_lines(progress: Progress) -> None:
@@ -131,7 +131,7 @@ def _status(progress: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words that suit its size."""
+    """A time in words, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

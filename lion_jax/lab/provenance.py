@@ -1,4 +1,4 @@
-"""Where figures come from: versions, command, device and date."""
+"""The origin of figures: versions, command, device and date."""
 
 import datetime
 import os
@@ -20,7 +20,8 @@ def provenance(device: str | None = None) -> dict[str, Any]:
     Args:
       device: what the figures were taken on; None is jax's first device.
     """
-    called = Path(sys.argv[0]).stem in ("lion-jax", "__main__")
+    program = Path(sys.argv[0])
+    called = program.stem == "lion-jax" or program.parts[-2:] == ("lion_jax", "__main__.py")
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["lion-jax", *sys.argv[1:]]) if called else "from Python",
@@ -42,7 +43,7 @@ def describe(device: Any) -> str:
 
 
 def processor() -> str:
-    """The name of this machine's processor, as far as it says."""
+    """The name of this machine's processor, as far as the machine tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

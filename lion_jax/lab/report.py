@@ -30,7 +30,7 @@ class Report:
 
     Attributes:
       provenance: date, command, device and versions.
-      settings: what was asked for.
+      settings: the settings asked for.
       missing: the rules that an interruption left undone.
     """
 
@@ -167,7 +167,7 @@ def load(folder: str | Path) -> Any:
     """Reads a result back from the folder that it was saved to, finished or not.
 
     Raises:
-      RequestError: there is none, or it is damaged.
+      RequestError: there is no result, or it is damaged.
     """
     path = Path(folder) / RESULT
     try:
@@ -185,7 +185,7 @@ def load(folder: str | Path) -> Any:
 
 
 def _converter() -> cattrs.Converter:
-    """From results to plain values and back; null stands for NaN."""
+    """A converter of results to plain values and back; null stands for NaN."""
     converter = cattrs.Converter()
     converter.register_unstructure_hook(
         np.ndarray, lambda x: {"dtype": x.dtype.name, "values": x.tolist()}

@@ -15,11 +15,11 @@ from lion_jax.lab.report import RECORDS, RESULT, Report
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a message on what was kept."""
+    """The exception of Ctrl-C, with a message on what was kept."""
 
 
 def run(command: ModuleType, options: argparse.Namespace) -> int:
-    """Runs a command that gives ever longer reports, saves what there is, and shows it."""
+    """Runs a command, saves its reports as they grow, and shows the last one."""
     folder: Path = options.folder
     files.check_writable(folder, [f"picture.{options.picture}", RECORDS, RESULT])
     so_far: list[Report] = []
@@ -71,15 +71,15 @@ def _earlier(folder: Path, options: argparse.Namespace) -> str:
 
 
 def _keep(so_far: list[Report], options: argparse.Namespace) -> str:
-    """Saves what an interruption left, and says where it is."""
+    """Saves the result so far after an interruption, and says so."""
     if not so_far or so_far[0].is_empty:
         return "interrupted; nothing was finished"
     (report,) = so_far
     report.save(options.folder, options.picture)
     if report.is_finished:
-        return f"interrupted; the finished result lies in {options.folder}"
-    how = ". --resume goes on with them" if hasattr(options, "resume") else ""
+        return f"interrupted; the finished result is in {options.folder}"
+    how = ". To go on, give the same command with --resume" if hasattr(options, "resume") else ""
     return (
-        f"interrupted; unfinished: what there is lies in {options.folder}, without "
+        f"interrupted; what was finished is in {options.folder}, without "
         f"{', '.join(report.missing)}{how}"
     )

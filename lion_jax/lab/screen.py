@@ -20,19 +20,21 @@ def show(figures: RenderableType, lines: Sequence[str], rest: str) -> None:
     Args:
       figures: the table, or several.
       lines: the sentences.
-      rest: where the columns are that the screen is too narrow for.
+      rest: the file with the columns that the screen is too narrow for.
     """
     screen = console()
     table, left_out = fit(figures, screen)
     screen.print(table)
     if left_out:
-        screen.print(f"Too narrow for: {', '.join(left_out)}; {rest} has them.", highlight=False)
+        screen.print(
+            f"The screen is too narrow for: {', '.join(left_out)}. See {rest}.", highlight=False
+        )
     for line in lines:
         screen.print(line, highlight=False, soft_wrap=not screen.is_terminal)
 
 
 def console() -> Console:
-    """The console that results are printed on; elsewhere than on a terminal it is wide."""
+    """The console that results are printed on; a wide one if the output is no terminal."""
     found = _Screen(markup=False)
     return found if found.is_terminal else _Screen(markup=False, width=_WIDTH)
 

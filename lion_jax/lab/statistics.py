@@ -42,12 +42,12 @@ class Difference(NamedTuple):
 
     @property
     def could_be_chance(self) -> bool:
-        """Tells whether the interval holds 0, or is none."""
+        """Tells whether the interval includes 0, or there is no interval."""
         return not (self.low > 0 or self.high < 0)
 
 
 def difference(values: np.ndarray, comparisons: int = 1) -> Difference:
-    """The mean of some values and its interval, one of so many that hold at once in 95%."""
+    """The mean of values, and its interval, corrected for a number of comparisons."""
     with np.errstate(invalid="ignore"):
         mean, half = float(values.mean()), float(half_interval(values, comparisons))
     return Difference(mean, mean - half, mean + half)
@@ -106,7 +106,7 @@ def difference_with_tuning(
 
 
 def comparisons_among(rules: int, is_to_one: bool) -> int:
-    """How many differences a comparison shows: to a rule named before, or among all pairs.
+    """The number of differences that a comparison shows: to a named rule, or among all pairs.
 
     Where the best rule is found by the same figures, any pair could have been shown.
     """

@@ -18,9 +18,9 @@ from lion_jax.lab.training import SCHEDULES, begin, run_interruptibly, seeded, s
 from lion_jax.precision.audit import audit_dead_steps
 
 PROBE = 2048
-"""The training loss at the end is one of so many examples."""
+"""The number of examples that the training loss at the end is taken over."""
 CURVE_POINTS = 100
-"""At most so many points of a run's training loss are kept, each a mean over the steps since."""
+"""The most points kept of a run's training loss, each a mean over the steps since the last."""
 
 
 class Outcome(NamedTuple):
@@ -71,12 +71,12 @@ class _Listener:
 
 
 def _overall(on_step: Callable[[int], None], before: int, runs: int, step: int) -> None:
-    """Tells of a step of one of several runs as one of a single run."""
+    """A listener to one of several runs that counts its steps as part of all of them."""
     on_step((before + step) // runs)
 
 
 class Trainer:
-    """Trains a rule on a task, for any trials and seeds; what is compiled serves all of them."""
+    """A trainer of a rule on a task, for any trials and seeds, which share a compiled program."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Trainer:
           steps: of a run.
           batch_size: examples in a batch.
           schedule: a name from :data:`~lion_jax.lab.training.SCHEDULES`.
-          at_once: at most so many trials and seeds side by side; None is all, as far as memory
+          at_once: the most trials and seeds side by side; None is all, as far as memory
             allows.
         """
         self._task, self._rule, self._steps, self._at_once = task, rule, steps, at_once

@@ -1,4 +1,4 @@
-"""One step as sums over the entries of each parameter, and the metrics that these make."""
+"""Measures a step by sums over the entries of each parameter, and computes metrics from them."""
 
 import math
 from collections.abc import Container, Iterator, Sequence
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
     Attributes:
       gradients: as they came; zeros where there was none.
-      updates: three times what is added to the parameters; zeros where there was no gradient.
+      updates: three copies of the step that is added to the parameters; zeros without a gradient.
       params: the parameters before it.
       keys: where each is in the tree of parameters.
       names: the same, as a string.
@@ -194,9 +194,9 @@ def over_devices(
 
 
 def _split_over(sums: Sequence[jax.Array], axis_name: AxisName | None) -> tuple[str, ...]:
-    """The axes along which devices hold different parts of what was summed.
+    """The axes along which devices hold different parts of the summed arrays.
 
-    Only `shard_map` keeps track of what varies along an axis; elsewhere everything is said to.
+    Only `shard_map` tracks which arrays vary along an axis; elsewhere all count as varying.
     """
     if axis_name is None:
         return ()
@@ -248,7 +248,7 @@ def _first_moments(state: optax.OptState) -> Iterator[tuple[KeyPath, PyTree]]:
 
 
 def _or_zeros(x: Any, p: Any) -> jax.Array:
-    """An array; zeros for what has no gradient."""
+    """An array; zeros for a missing gradient."""
     return jnp.zeros_like(p) if x is None else jnp.asarray(x)
 
 

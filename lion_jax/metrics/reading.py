@@ -1,4 +1,4 @@
-"""The metrics in a state, by name."""
+"""Reads the metrics in a state, by name."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -12,30 +12,32 @@ from lion_jax.metrics._measuring import keeps
 
 
 def read_metrics(state: optax.OptState) -> dict[str, jax.Array]:
-    """The metrics in a state, ready for a logger.
+    """Reads the metrics in a state, ready for a logger.
 
     - ``norm/grad``, ``norm/update``, ``norm/param``, ``norm/moment``: 2-norms of the gradient as it
       came, of the step that was taken, of the parameters before it and of the first moment after
       it, each in its own units;
-    - ``cosine/update_grad``, ``cosine/moment_grad``: of the angles between them, 0 where a norm is
-      0. Downhill, the first is negative: updates are what is added to the parameters;
-    - ``share/agree``: of the entries, those in which the step goes against the gradient, downhill;
-    - ``share/sign_flips``: those whose update has the opposite sign of the last measured one; from
-      or to 0 is no flip;
-    - ``share/near_bound``, where there is one optimizer: those of the parameters that have come
-      within a tenth of the ``weight_bound`` beyond which weight decay lets no step of a sign rule
-      take them; a mask of the decay is not looked at;
-    - ``step``: the update that all these are of, from 1; 0 before the first, when all are 0;
-    - ``hyperparameter/learning_rate`` and the like: what was in force at the last update, see
-      :func:`hyperparameters`; where the state holds several optimizers, under the label of each in
+    - ``cosine/update_grad``, ``cosine/moment_grad``: cosines of the angles between them, 0 where a
+      norm is 0. The first is negative for a step downhill, since updates are added to the
+      parameters;
+    - ``share/agree``: the share of entries in which the step goes against the gradient, downhill;
+    - ``share/sign_flips``: the share of entries whose update has the opposite sign of the last
+      measured one; a change from or to 0 is no flip;
+    - ``share/near_bound``, for a state of one optimizer: the share of parameters within a tenth of
+      the ``weight_bound``, beyond which weight decay lets no step of a sign rule take them; a mask
+      of the decay is ignored;
+    - ``step``: the number of the update that was measured, from 1; 0 before the first, when all
+      metrics are 0;
+    - ``hyperparameter/learning_rate`` and the like: the hyperparameters of the last update, see
+      :func:`hyperparameters`; if the state holds several optimizers, under the label of each in
       ``optax.partition``, or its number.
 
-    The moment's are there where the rule has a first moment (``mu`` or ``trace``; in
-    :func:`~lion_jax.precision.with_quantized_state`, if the metrics are within), its cosine where
-    that has the parameters' shapes, as GaLore's has not; the last two shares for rules whose
-    updates are signs. With ``per_parameter`` each is also there for every parameter, as
-    ``norm/update/<path>``: its keys joined by slashes, where a slash or a percent sign within a
-    key is ``%2F`` or ``%25``; a dot for parameters that are a single array.
+    Metrics of the moment exist if the rule has a first moment (``mu`` or ``trace``; with
+    :func:`~lion_jax.precision.with_quantized_state`, only if the metrics are inside it). Its cosine
+    needs moments of the parameters' shapes, unlike GaLore's. The last two shares exist for rules
+    whose updates are signs. With ``per_parameter`` each metric also exists for every parameter, as
+    ``norm/update/<path>``. A path is the keys joined by slashes; a slash or a percent sign within a
+    key is ``%2F`` or ``%25``; the path of parameters that are a single array is a dot.
 
     Args:
       state: the optimizer state that holds one :class:`~lion_jax.metrics.MetricsState`, at any

@@ -29,13 +29,13 @@ class MetricsState(NamedTuple):
     """State of `with_metrics`.
 
     Attributes:
-      update_count: updates so far, int32 of shape (); once it is the largest int32, it goes on in
-        a circle of `every` counts.
+      update_count: updates so far, int32 of shape (); once it is the largest int32, it cycles
+        through `every` counts.
       metrics: those of all parameters together by name, each of shape (), float32 (float64 where a
         parameter is), and `step`, the update that they are of, int32.
       per_parameter: the same for one parameter, by its path; None if not asked for.
-      signs: signs of that update, int8 like the parameters, None for what is no floating-point
-        number; without entries where there are too many, None if they are not to be compared.
+      signs: signs of that update, int8 like the parameters, None for leaves of no floating-point
+        numbers; without entries where there are too many, None if they are not to be compared.
       inner_state: state of the inner transformation.
     """
 
@@ -61,7 +61,7 @@ def with_metrics(
     every: int = 1,
     sign_flips: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Measures every step of a transformation, for :func:`read_metrics` to read from the state.
+    r"""Measures every step of a transformation, and keeps the metrics for :func:`read_metrics`.
 
     .. math::
 
@@ -69,9 +69,9 @@ def with_metrics(
       \quad \cos(u_t, g_t), \ \cos(m_t, g_t), \quad \ldots \qquad
       \text{of } u_t, s_t = \operatorname{inner}(g_t, s_{t-1}, \theta_{t-1})
 
-    The updates and the inner state are those of the inner transformation. Its gradients are
-    measured as they come, before any clipping within it; its updates as they go, which is the step
-    really taken: put it inside of what changes them further or skips them.
+    The updates and the inner state are those of the inner transformation. Gradients are measured as
+    they come in, before any clipping inside. Updates are measured as they go out, as
+    the step that is taken: put this inside combinators that change or skip updates afterwards.
 
     Args:
       inner: the transformation to measure, its learning rate included.
@@ -307,7 +307,7 @@ def _is_known(metrics: dict[str, jax.Array]) -> jax.Array:
 
 
 def _behind_barrier(leaf: Any) -> Any:
-    """The same array, which compilers take for another one; functions as they are."""
+    """The same array, which compilers take for another one; functions do not change."""
     return jax.lax.optimization_barrier(leaf) if is_weight(leaf) else leaf
 
 

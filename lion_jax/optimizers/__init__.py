@@ -1,26 +1,39 @@
 """Named algorithms: each body is one `optax.chain` of primitives.
 
-Numbers may be Python's or traced scalars, those of type ``ScalarOrSchedule`` also schedules from
-the update count. A factory's ``static_args`` names all other arguments, masks included, for
-``optax.inject_hyperparams``. Everything is computed in at least float32 and rounded once. A number
-out of range is a ValueError, one of the wrong type a TypeError. See docs/arguments.md.
+Numbers may be Python or traced scalars; arguments of type ``ScalarOrSchedule`` may also be
+schedules from the update count. A factory's ``static_args`` names all other arguments, masks
+included, for ``optax.inject_hyperparams``. Everything is computed in at least float32 and rounded
+once. A number out of range raises a ValueError, one of the wrong type a TypeError. See
+:doc:`/arguments`.
 """
 
-from lion_jax._core.hyperparameters import HyperparametersState as HyperparametersState
-from lion_jax.optimizers.adaptive import adabelief as adabelief
-from lion_jax.optimizers.adaptive import adan as adan
-from lion_jax.optimizers.adaptive import ademamix as ademamix
-from lion_jax.optimizers.adaptive import tadam as tadam
-from lion_jax.optimizers.layerwise import adamp as adamp
-from lion_jax.optimizers.layerwise import lamb as lamb
-from lion_jax.optimizers.layerwise import lars as lars
-from lion_jax.optimizers.layerwise import ralars as ralars
-from lion_jax.optimizers.lion import decoupled_lion as decoupled_lion
-from lion_jax.optimizers.lion import lion as lion
-from lion_jax.optimizers.lion_k import cautious_lion as cautious_lion
-from lion_jax.optimizers.lion_k import lion_k as lion_k
-from lion_jax.optimizers.lion_k import signum as signum
-from lion_jax.optimizers.lion_muon import lion_muon as lion_muon
-from lion_jax.optimizers.mars import mars_adamw as mars_adamw
-from lion_jax.optimizers.mars import mars_lion as mars_lion
-from lion_jax.optimizers.tiger import tiger as tiger
+from lion_jax._core.hyperparameters import HyperparametersState
+from lion_jax.optimizers.adaptive import adabelief, adan, ademamix, tadam
+from lion_jax.optimizers.layerwise import adamp, lamb, lars, ralars
+from lion_jax.optimizers.lion import decoupled_lion, lion
+from lion_jax.optimizers.lion_k import cautious_lion, lion_k, signum
+from lion_jax.optimizers.lion_muon import lion_muon
+from lion_jax.optimizers.mars import mars_adamw, mars_lion
+from lion_jax.optimizers.tiger import tiger
+
+__all__ = [
+    "HyperparametersState",
+    "adabelief",
+    "adamp",
+    "adan",
+    "ademamix",
+    "cautious_lion",
+    "decoupled_lion",
+    "lamb",
+    "lars",
+    "lion",
+    "lion_k",
+    "lion_muon",
+    "mars_adamw",
+    "mars_lion",
+    "ralars",
+    "signum",
+    "tadam",
+    "tiger",
+]
+__dir__ = __all__.copy  # TAB offers no more

@@ -29,7 +29,7 @@ def adabelief(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdaBelief: long steps where gradients are what the momentum expects.
+    r"""AdaBelief: longer steps where gradients agree with the momentum.
 
     .. math::
 
@@ -102,7 +102,7 @@ def adan(
       \theta_t = \theta_{t-1} - \eta_t (u_t + \lambda \theta_{t-1})
 
     The authors' rule. ``optax.adan`` has :math:`1 - \beta_2` in two places where the authors have
-    :math:`\beta_2`, and no proximal decay: its numbers differ.
+    :math:`\beta_2`, and no proximal decay: its results differ.
 
     Args:
       learning_rate: :math:`\eta` >= 0.
@@ -164,7 +164,7 @@ def ademamix(
       \theta_t = \theta_{t-1} - \eta_t (u_t + \lambda \theta_{t-1})
 
     with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_ademamix`.
-    ``optax.contrib.ademamix`` computes the same; its warm-up has to be given as two schedules.
+    ``optax.contrib.ademamix`` computes the same; there, the warm-up must be given as two schedules.
 
     Args:
       learning_rate: :math:`\eta` >= 0.
@@ -177,8 +177,8 @@ def ademamix(
         shrinks the weights by :math:`1 - \eta_t \lambda`.
       mask: which leaves decay, or how much of :math:`\lambda` each gets; see
         :mod:`lion_jax.groups`. None is all.
-      warmup_steps: T >= 1, the updates over which :math:`\alpha` and :math:`\beta_3` grow; None has
-        them at once.
+      warmup_steps: T >= 1, the updates over which :math:`\alpha` and :math:`\beta_3` grow; None
+        uses their full values from the start.
 
     Returns:
       A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
@@ -237,7 +237,7 @@ def tadam(
       weight_decay: :math:`\lambda` >= 0. It is coupled: part of the gradient.
       dof: the degrees of freedom of Student's t, > 0; None is the number of entries of each leaf.
         Fewer trust outliers less.
-      amsgrad: whether the largest second moment so far stands in for the present one.
+      amsgrad: whether the largest second moment so far replaces the present one.
 
     Returns:
       A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes

@@ -1,4 +1,4 @@
-"""Rules that look at each leaf as a whole: LARS, LAMB and their relatives."""
+"""Rules that use each leaf as a whole: LARS, LAMB and their relatives."""
 
 import optax
 
@@ -59,7 +59,7 @@ def lars(
 
     with :math:`r_t = 1` where either norm is 0. The paper's rule: the learning rate is inside the
     momentum. ``optax.lars`` divides by :math:`\lVert g_t + \lambda \theta_{t-1} \rVert` instead:
-    its numbers differ where there is weight decay.
+    its results differ if there is weight decay.
 
     Args:
       learning_rate: :math:`\eta` >= 0.
@@ -72,7 +72,7 @@ def lars(
         (0, infinity).
       weight_decay_mask: which leaves decay, or how much of :math:`\lambda` each gets; see
         :mod:`lion_jax.groups`. True is all.
-      trust_ratio_mask: which leaves have a rate of their own; the others have :math:`r_t = 1`.
+      trust_ratio_mask: the leaves with a rate of their own; the others have :math:`r_t = 1`.
 
     Returns:
       A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes
@@ -127,7 +127,7 @@ def lamb(
 
     with Adam's direction :math:`u_t`, bias corrected, and :math:`\phi(z) = \min(\max(z, \phi_l),
     \phi_u)`; where :math:`\phi` or :math:`\lVert u_t \rVert` is 0, the ratio is 1. ``optax.lamb``
-    has no bounds: its numbers differ for leaves with a norm above 10.
+    has no bounds: its results differ for leaves with a norm above 10.
 
     Args:
       learning_rate: :math:`\eta` >= 0.
@@ -264,9 +264,8 @@ def adamp(
       weight_decay: :math:`\lambda` >= 0. It stands before the learning rate, as in AdamW.
       delta: threshold >= 0 on the cosine, over the root of the number of entries.
       wd_ratio: :math:`r` >= 0 of projected weights.
-      nesterov: whether the direction is :func:`~lion_jax.primitives.scale_by_nesterov_adam`'s.
-      channel_axis: the axis that tells channels apart: the last for the layouts of JAX, 0 for
-        PyTorch's.
+      nesterov: whether to use the direction of :func:`~lion_jax.primitives.scale_by_nesterov_adam`.
+      channel_axis: the axis of the channels: the last in the layouts of JAX, 0 in PyTorch's.
 
     Returns:
       A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes

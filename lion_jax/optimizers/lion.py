@@ -22,7 +22,7 @@ INITIAL_RATE = POSITIVE.constant().trying("1e-4", "the schedule's peak")
 
 
 def weight_bound(*, weight_decay: jax.Array, **_: jax.Array) -> jax.Array:
-    """Where the decay takes as much as a sign gives: eta lambda |theta| = eta."""
+    """The size at which the decay balances a sign: eta lambda |theta| = eta."""
     return inverse(weight_decay, largest_float())
 
 
@@ -44,12 +44,12 @@ def lion(
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
     with :math:`m_0 = 0`. Every entry moves by the learning rate, whatever its gradient, so Lion
-    wants a learning rate three to ten times smaller than AdamW's and a weight decay as many times
+    needs a learning rate three to ten times smaller than AdamW's and a weight decay as many times
     larger. Its state is one moment, half of AdamW's.
 
     The arguments are those of ``optax.lion`` in the same order. Two defaults differ: no weight
     decay (there 1e-3), and a momentum of at least float32 for narrower parameters (there in the
-    parameters' dtype; ``mu_dtype=jnp.bfloat16`` has it so here).
+    parameters' dtype, here with ``mu_dtype=jnp.bfloat16``).
 
     Args:
       learning_rate: :math:`\eta` >= 0, in the parameters' units.
@@ -130,9 +130,9 @@ def decoupled_lion(
         :math:`\eta_t / \eta_0`, not by :math:`\eta_t`.
       mask: which leaves decay, or how much of :math:`\lambda` each gets; see
         :mod:`lion_jax.groups`. None is all.
-      initial_learning_rate: :math:`\eta_0` > 0. None takes a constant ``learning_rate``. A
-        schedule needs it, since a warm-up starts at 0; mostly it is the peak. Give it with an
-        injected schedule too. Of that the rule sees only the rate of the step: without
+      initial_learning_rate: :math:`\eta_0` > 0. None takes that of a constant ``learning_rate``.
+        With a schedule it is required, since a warm-up starts at 0; it is mostly the peak. Give it
+        with an injected schedule too: the rule then sees only the rate of each step, and without
         :math:`\eta_0` the decay would not follow the schedule.
 
     Returns:
@@ -195,7 +195,7 @@ def constant_rate(
     name: str = "learning_rate",
     initial_name: str = "initial_learning_rate",
 ) -> Scalar:
-    """Refuses a schedule, and a rate that cannot stand for the initial one."""
+    """Refuses a schedule, and a rate that cannot be the initial one."""
     if callable(rate):
         raise ValueError(
             f"{initial_name} must be finite and > 0 when {name} is a schedule; got None. "

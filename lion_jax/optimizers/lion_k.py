@@ -1,4 +1,4 @@
-"""Lion-K and its points: another shape in the place of Lion's sign, or a mask behind it."""
+"""Lion-K and its special cases: another shape instead of Lion's sign, or a mask after it."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def lion_k(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Lion-K: Lion with another shape in the place of its sign.
+    r"""Lion-K: Lion with another shape instead of its sign.
 
     .. math::
 
@@ -193,7 +193,7 @@ def cautious_lion(
     *,
     rescale: str | None = "count",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Cautious Lion: entries whose sign goes against their gradient stay; the others move further.
+    r"""Cautious Lion: entries that oppose their gradient do not move, others move further.
 
     .. math::
 
@@ -203,8 +203,8 @@ def cautious_lion(
       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
     with :math:`m_0 = 0` and a rescaling :math:`r` by the share of entries that are kept; the table
-    of :func:`cautious` has the four published ones. The decay is apart from the mask. The defaults
-    are the authors'.
+    of :func:`cautious` lists the four published ones. The decay is not masked. The defaults are the
+    authors'.
 
     Args:
       learning_rate: :math:`\eta` >= 0, in the parameters' units.

@@ -1,4 +1,4 @@
-"""LionMuon: Muon now and then, Lion otherwise."""
+"""LionMuon: Muon's step in every P-th update, Lion's in the others."""
 
 import optax
 
@@ -35,7 +35,7 @@ def lion_muon(
     period: int = 2,
     steps: int = 5,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""LionMuon: orthogonalized steps every P-th time, signs in between, one momentum for both.
+    r"""LionMuon: an orthogonalized step every P-th time, signs in between, one momentum for both.
 
     .. math::
 
@@ -44,10 +44,10 @@ def lion_muon(
         \eta_t & \text{if } P \text{ divides } t - 1 \\ \eta^s_t & \text{otherwise}
       \end{cases}
 
-    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_lion_muon`. It has one
-    moment, as Lion and Muon have, and a P-th of Muon's matrix products. Give it the matrices, and
-    another rule (the authors: AdamW) the rest, by ``optax.partition``. A leaf of rank 0 or 1 that
-    it gets all the same takes Lion's step in every update.
+    with the direction :math:`u_t` of :func:`~lion_jax.primitives.scale_by_lion_muon`. It keeps one
+    moment, as Lion and Muon do, and computes 1/P of Muon's matrix products. Use it for matrices,
+    and another rule (the authors: AdamW) for the rest, by ``optax.partition``. A leaf of rank 0 or
+    1 takes Lion's step in every update.
 
     Args:
       learning_rate: :math:`\eta` >= 0 of the orthogonalized steps.

@@ -1,4 +1,4 @@
-"""MARS: rules behind a variance-reduced gradient."""
+"""MARS: rules on a variance-reduced gradient."""
 
 import optax
 

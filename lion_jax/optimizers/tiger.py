@@ -29,15 +29,15 @@ def tiger(
       \theta_t &= \theta_{t-1} - \eta_t \operatorname{RMS}(\theta_{t-1})
         \left(\operatorname{sign}(m_t) + \lambda \theta_{t-1}\right)
 
-    with :math:`m_0 = 0`. Embeddings have the RMS of each row. Biases and gains have neither decay
-    nor RMS, but :math:`\eta_t / 2`. The names in a leaf's path decide: see
+    with :math:`m_0 = 0`. Embeddings use the RMS of each row. Biases and gains have neither decay
+    nor RMS, but a step of :math:`\eta_t / 2`. Names in a leaf's path decide: see
     :func:`~lion_jax.primitives.scale_by_parameter_rms`. The learning rate is relative: 1e-3 changes
     a tensor by a thousandth of its size. pytorch-optimizer's ``Tiger`` is plain Signum.
 
     **A tensor that starts at zero never moves**, since its RMS is 0, and such tensors are common:
-    the last layer of a residual block, a low-rank adapter's second half. The authors leave it so,
-    and so does the default, because their numbers are what a port expects. ``min_rms=1e-3`` lets
-    such a tensor start.
+    the last layer of a residual block, a low-rank adapter's second half. The authors' rule
+    does this, and so does the default, which reproduces their results. ``min_rms=1e-3`` lets such a
+    tensor start.
 
     Args:
       learning_rate: :math:`\eta` >= 0, without unit.
@@ -46,7 +46,7 @@ def tiger(
         shrinks the weights by :math:`1 - \eta_t \operatorname{RMS}(\theta) \lambda`.
       mask: which leaves decay, or how much of :math:`\lambda` each gets; see
         :mod:`lion_jax.groups`. None is all but biases and gains.
-      min_rms: the least RMS >= 0 that a leaf or row is taken to have, in the parameters' units.
+      min_rms: a lower bound >= 0 on the RMS of a leaf or row, in the parameters' units.
 
     Returns:
       A transformation. ``optax.apply_updates`` adds its updates, of the parameters' shapes, dtypes

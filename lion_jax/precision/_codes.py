@@ -1,4 +1,4 @@
-"""Moments as small integers: an exponent for each group, a companded integer for each entry."""
+"""Stores moments as small integers: an exponent per group, a companded integer per entry."""
 
 import functools
 import math

@@ -19,8 +19,8 @@ def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) 
         \operatorname{store}(\theta_i - \eta) \}
 
     with sums in at least float32 and :math:`\operatorname{store}` rounding to the parameter's
-    dtype. Such a weight stays where it is for as long as steps are no larger, however many come. Of
-    weights drawn from N(0, 0.02) these are
+    dtype. Such a weight does not move until steps grow, however many there are. Of weights drawn
+    from N(0, 0.02) these are
 
     ========== ====== ====== ====== ======
     dtype      1e-3   1e-4   3e-5   1e-5
@@ -29,12 +29,12 @@ def audit_dead_steps(params: optax.Params, learning_rate: jax.typing.ArrayLike) 
     float16    0%     0%     0.2%   12%
     ========== ====== ====== ====== ======
 
-    It tells about rules whose steps have the size of the learning rate: about Lion, where each
-    entry moves by just that much, and Adam and its kin, where most move by less, so that more are
-    dead. It says nothing about SGD and layerwise rules, whose steps have the size of gradients or
+    Use it for rules whose steps have the size of the learning rate: Lion, where each entry moves by
+    exactly that, and Adam and its relatives, where most entries move by less, so that more are
+    dead. It does not apply to SGD and layerwise rules, whose steps have the size of gradients or
     weights. A schedule that decays to 0 leaves every weight dead in the end: ask about several
-    counts, to see how much of the training is left by then. What helps is
-    :func:`round_stochastically`, or more bits.
+    counts, to see how early that happens. The remedies are :func:`round_stochastically` or more
+    bits.
 
     Args:
       params: the parameters, as they are stored: a tree of float16, bfloat16, float32 or float64.

@@ -1,4 +1,4 @@
-"""Full-precision weights without a second copy of them."""
+"""Full-precision weights without a second copy."""
 
 import functools
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ class MasterWeightsState(NamedTuple):
     """State of `with_master_weights`.
 
     Attributes:
-      correction: what the master weights are more than the stored ones, in grains: a tree like the
-        parameters, each leaf of its parameter's shape, int8 or int16; None for functions and keys.
+      correction: the master weights minus the stored ones, in grains: a tree like the parameters,
+        each leaf of its parameter's shape, int8 or int16; None for functions and keys.
       correction_count: updates so far, int32 of shape (); the smallest follows the largest.
       correction_of: 0, of shape () and the parameters' dtype, to whose grains the correction
         belongs; float32 where they have both.
@@ -60,16 +60,16 @@ def with_master_weights(
     master weights :math:`w` rounded to the nearest, ties to the even, exactly and always. Of
     bfloat16 parameters, w has 16 significant bits with k = 8 and as many as float32 with k = 16.
 
-    This goes around everything that changes updates or keeps weights, and only what leaves updates
-    alone or skips them all, such as :func:`lion_jax.with_finite_guard`, around it.
+    Wrap it around everything that changes updates or keeps weights. Only transformations that leave
+    updates alone or skip whole steps, such as :func:`lion_jax.with_finite_guard`, may wrap it;
     :func:`lion_jax.lookahead`, :func:`lion_jax.scout` and :func:`lion_jax.with_parameter_average`
-    refuse to be around it.
+    raise an error if they do.
 
     Args:
       inner: the transformation, its learning rate included. It is initialized with float32
         parameters, and gets float32 gradients and w as its parameters: weight decay and trust
         ratios see full precision.
-      correction_bits: k, 8 or 16, the bits that c takes for each parameter.
+      correction_bits: k, 8 or 16, the bits of c for each parameter.
 
     Returns:
       A transformation from gradients of any floating dtype to float32 updates, which
@@ -86,8 +86,8 @@ def with_master_weights(
       The largest c, :math:`\pm(2^{k-1} - 1)`, stands for the last float32 number that rounds to
       :math:`\theta`, so that the next one beyond it is the neighbour's. c is rounded against a
       threshold that walks from step to step (a Weyl sequence), so that steps of less than
-      :math:`\gamma` are not lost either: 10,000 equal ones add up within a few :math:`\gamma`. What
-      float32 weights lose is lost here too: a step below half of their last bit.
+      :math:`\gamma` are not lost either: 10,000 equal ones add up within a few :math:`\gamma`.
+      Steps below half of the last bit of a float32 weight are lost, as with float32 weights.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -146,8 +146,9 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
       state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth.
 
     Returns:
-      A tree like the parameters, float32: to save, to evaluate, to go on without this combinator.
-      Parameters that ``optax.masked`` or ``optax.partition`` kept from it are merely widened.
+      A tree like the parameters, float32: to save, to evaluate, or to train on without this
+      combinator. Parameters that ``optax.masked`` or ``optax.partition`` hide from it are only
+      widened.
 
     Raises:
       ValueError: none in the state, or several; parameters of other leaves or shapes.
@@ -176,13 +177,13 @@ def master_params(params: optax.Params, state: optax.OptState) -> optax.Params:
 def set_master_params(
     master: optax.Params, params: optax.Params, state: optax.OptState
 ) -> tuple[optax.Params, optax.OptState]:
-    r"""Puts full-precision weights, e.g. of a float32 checkpoint, into 16-bit parameters and state.
+    r"""Splits full-precision weights, e.g. of a checkpoint, into 16-bit parameters and state.
 
     Args:
       master: the weights, a tree like the parameters, of any floating dtype.
       params: the parameters, for their dtypes.
-      state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth. All else
-        in it stays as it is.
+      state: the optimizer state that holds one :class:`MasterWeightsState`, at any depth. Nothing
+        else in it changes.
 
     Returns:
       The weights rounded to the parameters' dtypes, and the state with the corrections to them:
@@ -234,7 +235,7 @@ def _with_corrections(params: PyTree, correction: PyTree) -> Iterator[tuple[KeyP
 
 
 def _by_names(tree: PyTree) -> dict[Names, tuple[KeyPath, Any]]:
-    """The leaves, and what stands for absent ones, by what a tree of other nodes calls them too."""
+    """The leaves and placeholders by name, in words that do not depend on the types of nodes."""
     below = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_absent)
     return {names_of(keys): (keys, leaf) for keys, leaf in below}
 
@@ -251,7 +252,7 @@ def _join(p: jax.Array, correction: jax.Array) -> jax.Array:
 
 @jax.jit
 def _stored(w: jax.Array, p: jax.Array) -> jax.Array:
-    """A weight as it is stored."""
+    """A weight in its stored dtype."""
     return round_to(jnp.asarray(w, jnp.float32), p.dtype).astype(p.dtype)
 
 
@@ -270,7 +271,7 @@ def _move_leaves(
     threshold: jax.Array,
     is_of_integers: bool,
 ) -> tuple[PyTree, PyTree]:
-    """Steps of the stored parameters and new corrections; as they were where there is no step."""
+    """Steps of the stored parameters and new corrections; unchanged where there is no step."""
     corrections, treedef = jax.tree.flatten(correction, is_leaf=is_none)
     columns = (corrections, *(treedef.flatten_up_to(tree) for tree in (params, master)))
     moved = [

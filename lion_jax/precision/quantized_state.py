@@ -88,35 +88,35 @@ def with_quantized_state(
     with L = 127 and r = 2 for first moments, stored with their sign, and L = 253 and r = 4 for
     second moments, which are squares.
 
-    Put outside of it what keeps weights or sums, such as a lookahead or accumulation, what keeps
-    the parameters in 16 bits, :func:`with_master_weights`, and what skips steps. Within
-    ``jax.shard_map`` over split parameters make the state outside, by ``jax.jit``.
+    Combinators that keep weights or sums, such as lookahead or accumulation, that keep the
+    parameters in 16 bits (:func:`with_master_weights`), or that skip steps belong outside of it.
+    For ``jax.shard_map`` over split parameters, make the state outside, by ``jax.jit``.
 
     Args:
       inner: the transformation whose state is to be stored.
       bits: 8, or 4 as an experiment: 7 magnitudes for first moments and 14 for second ones. Lion
-        loses a little by it, Adam much: see the page on precision in the documentation.
+        loses little accuracy by it, Adam much: see the page on precision in the documentation.
       group_size: how many neighbouring entries share an exponent, >= 1, along the last axis but
         one (which a TPU can do without extra traffic), or the longest if that has less than 8
-        entries. It need not divide the axis. Smaller groups keep small entries beside large ones
-        better, for 1 / ``group_size`` bytes each.
-      min_size: leaves with fewer entries, >= 0, stay as they are, and so does what has not its
-        parameter's shape, such as factors.
+        entries. It need not divide the axis. Smaller groups are more accurate for small entries
+        beside large ones, and cost 1 / ``group_size`` bytes per entry.
+      min_size: leaves with fewer entries, >= 0, are not quantized, nor are arrays of another shape
+        than their parameter's, such as factors.
 
     Returns:
-      The inner transformation with the same updates, but for what the integers lose. Its state is a
-      :class:`QuantizedState`. Moments and gradients are given to it in float32, or wider; moments
-      that are no real numbers stay as they are. An infinite first moment becomes the largest number
-      of its group, an infinite second moment stays infinite, NaN stays NaN, each in its entry
-      alone. A finite entry that is larger than its neighbours by ten orders of magnitude rounds
-      their first moments to 0 until it has decayed.
+      The inner transformation, with the same updates up to the error of the integers. Its state is
+      a :class:`QuantizedState`. It gets moments and gradients in float32, or wider; complex moments
+      are not quantized. An infinite first moment becomes the largest number of its group, an
+      infinite second moment stays infinite, NaN stays NaN, each in its entry alone. A finite entry
+      that is larger than its neighbours by ten orders of magnitude rounds their first moments to 0
+      until it has decayed.
 
     Raises:
       ValueError: ``bits`` that do not exist, ``group_size`` or ``min_size`` out of range; at
-        ``update``, a state of other ``bits`` or another ``group_size``, or a shard of one whose
-        groups cross shards.
+        ``init``, an ``inner`` with a quantized state in it; at ``update``, a state of other
+        ``bits`` or another ``group_size``, or a shard of one whose groups cross shards.
       TypeError: an ``inner`` that is no transformation; another argument that is no integer; at
-        ``init``, an ``inner`` whose state does not tell which of it are moments, such as
+        ``init``, an ``inner`` whose state does not show which leaves are moments, such as
         ``optax.lbfgs`` and other line searches, or ``optax.flatten``.
 
     Notes:
@@ -170,6 +170,7 @@ def with_quantized_state(
 
     def init_fn(params):
         state = inner.init(params)
+        _check_not_quantized(state)
         # XLA would compute the integers of constant moments while it compiles, for minutes.
         state = jax.tree.map(_as_another, state)
         count = zero()
@@ -268,7 +269,7 @@ class _Store(NamedTuple):
         return jax.tree_util.tree_map_with_path(dequantize, state, is_leaf=_is_moment)
 
     def _code(self, path: KeyPath, squares: "_Squares") -> Code | None:
-        """The code of the moment at a path; None if it is kept as it is."""
+        """The code of the moment at a path; None if it is not quantized."""
         name = _field(path)
         if name in _KEPT:
             return None
@@ -277,7 +278,7 @@ class _Store(NamedTuple):
         return Code(self.bits, root=2, is_signed=True, may_vanish=squares.are_there)
 
     def _planned(self, x: Any, shape: tuple[int, ...] | None) -> tuple[int, jax.Array | None]:
-        """The axis of a moment to group along, and what stands for exponents if there is none.
+        """The axis of a moment to group along, and a placeholder for exponents if there is none.
 
         Only what has its parameter's shape is a moment of it: a history has an axis more, a factor
         one less.
@@ -345,7 +346,7 @@ def _squares(state: optax.OptState) -> _Squares:
 
 
 def _field(path: KeyPath) -> str:
-    """The name of what is at a path: a field, or the key of a dictionary."""
+    """The name at a path: a field, or the key of a dictionary."""
     return str(getattr(path[-1], "name", getattr(path[-1], "key", ""))) if path else ""
 
 
@@ -401,6 +402,20 @@ def _cast_like(updates: optax.Updates, likes: list[jax.ShapeDtypeStruct | None])
     return treedef.unflatten([u if like is None else cast(u, like.dtype) for u, like in pairs])
 
 
+def _check_not_quantized(state: optax.OptState) -> None:
+    """Refuses to store integers as integers: which of the two an exponent belongs to is lost."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_quantized)
+    if any(map(_is_quantized, nodes)):
+        raise ValueError(
+            "with_quantized_state must not be around another; got an inner transformation with a "
+            "QuantizedState in it. Try one of the two."
+        )
+
+
+def _is_quantized(node: Any) -> bool:
+    return isinstance(node, QuantizedState)
+
+
 def _check_group_size(groups: dict[str, jax.Array], group_size: int) -> None:
     """Refuses a state whose groups are of another size, which may have as many exponents."""
     if set(groups) != {str(group_size)}:
@@ -423,7 +438,7 @@ def _longest_or_rows(shape: tuple[int, ...]) -> int:
 
 
 def _with_other_codes(x: Any) -> Any:
-    """A moment of other integers, or another array; exponents stay, with what they are spread to.
+    """A moment with other integers, or another array; the exponents are kept.
 
     XLA:TPU writes out what is spread over rows that groups do not divide.
     """

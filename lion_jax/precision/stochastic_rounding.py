@@ -40,16 +40,16 @@ def round_stochastically(key: jax.Array) -> optax.GradientTransformationExtraArg
 
     of :math:`t = \theta + u` between two neighbours :math:`a \le t \le b` that the parameter's
     dtype can hold. A bfloat16 weight has 8 significant bits: rounded to the nearest, it ignores
-    every update below a 256th to a 512th of itself, however often it comes. Rounded like this it
-    takes such an update now and then, by a whole step to the neighbour. Nothing is stored for it
-    but a count; the price is noise of up to half that step in each update, and the time for the
-    random numbers.
+    every update below a 256th to a 512th of itself, however often it comes. With random rounding it
+    sometimes moves to the neighbour, by a whole step. Only a count is stored; the price is noise of
+    up to half that step in each update, and the time for the random numbers.
 
-    It is the last link of a chain: its updates are made for ``optax.apply_updates``, which adds
-    them in float32 and then stores exactly :math:`a` or :math:`b`. What reaches it is taken as the
-    true update; the optimizers of this library round theirs to the parameters' dtype, which keeps
-    8 bits of an update of any size. :func:`lion_jax.lookahead` and :func:`lion_jax.scout` go before
-    it in the chain, not around it; an overwriting average has no place beside it.
+    It must be the last link of a chain: its updates are made for ``optax.apply_updates``, which
+    adds them in float32 and then stores exactly :math:`a` or :math:`b`. The updates that it gets
+    count as exact; the optimizers of this library round theirs to the parameters' dtype, which
+    keeps 8 bits of an update of any size. :func:`lion_jax.lookahead` and :func:`lion_jax.scout`
+    come before it in the chain, not around it; an average that overwrites the parameters cannot be
+    used with it.
 
     Args:
       key: one key of ``jax.random``, typed or of the older kind; traced under ``jit`` or ``vmap``.

@@ -1,4 +1,4 @@
-"""optax's directions by second moments: its numbers and states, but finite derivatives at 0.
+"""optax's directions by second moments: the same results and states, but finite derivatives at 0.
 
 To differentiate through a step, optax needs an `eps_root` above 0, which changes the numbers. And
 strict promotion refuses its powers of counts.

@@ -12,7 +12,7 @@ from lion_jax._core.shares import map_shares, shares_of
 from lion_jax._core.types import Mask
 
 CAUTIOUS = choice(True, False, ">", "sign_bits")
-MULTIPLIER = FINITE.or_none().trying("1.0", "which leaves the weight decay as it is")
+MULTIPLIER = FINITE.or_none().trying("1.0", "which does not change the weight decay")
 
 
 @primitive(
@@ -56,7 +56,7 @@ def add_decoupled_weight_decay(
         :mod:`lion_jax.groups`. None is all.
       multiplier: :math:`k`; None is 1. After the learning rate, where updates have changed their
         sign, it has to be negative.
-      cautious: which entries decay, see above; False is all.
+      cautious: the entries that decay, see above; False is all.
 
     Returns:
       A transformation of updates that keeps shapes, in the parameters' dtype.
@@ -151,7 +151,7 @@ def apply_proximal_weight_decay(
 
 
 def _init_for(mask: Mask) -> optax.TransformInitFn:
-    """An empty state, once the mask fits the parameters."""
+    """Makes an empty state, after a check that the mask fits the parameters."""
 
     def init_fn(params):
         # Without a mask nothing can misfit; and optax asks with no parameters what is like them.

@@ -1,4 +1,4 @@
-"""Decisions by whole leaves: rates by trust ratios, directions by projection."""
+"""Links that use whole leaves: rates by trust ratios, directions by projection."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from lion_jax._core.versions import init_empty_state
 def scale_by_trust_ratio(
     scale_clip: tuple[Scalar, Scalar] | None = (0.0, 10.0),
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gives every leaf's update the norm of its parameters, within bounds.
+    r"""Scales every leaf's update to the norm of its parameters, within bounds.
 
     .. math::
 
@@ -78,7 +78,7 @@ def scale_by_lars_ratio(
     weight_decay_mask: Mask = True,
     trust_ratio_mask: Mask = True,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gives every leaf a rate of its own, the norm of its parameters over its gradient's.
+    r"""Scales every leaf by a rate of its own: the norm of its parameters over its gradient's.
 
     .. math::
 
@@ -96,7 +96,7 @@ def scale_by_lars_ratio(
         (0, infinity).
       weight_decay_mask: which leaves decay, or how much of :math:`\lambda` each gets; see
         :mod:`lion_jax.groups`. True is all.
-      trust_ratio_mask: which leaves have a rate of their own; the others have :math:`r = 1`.
+      trust_ratio_mask: the leaves with a rate of their own; the others have :math:`r = 1`.
 
     Returns:
       A transformation from gradients to updates of the same shapes, in the parameters' units and

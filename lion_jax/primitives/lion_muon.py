@@ -60,8 +60,8 @@ def scale_by_lion_muon(
 
     with Muon's Newton-Schulz iteration, see :func:`~lion_jax.primitives.orthogonalize`; its factor
     gives a matrix of r rows and c columns a root mean square of about 0.2. A leaf of more than two
-    axes is viewed as (first axis, all others), as the authors do: for stacked layers put
-    :func:`lion_jax.per_layer` around it. A leaf of fewer takes the sign in every step.
+    axes is viewed as (first axis, all others), as the authors do: for stacked layers wrap it in
+    :func:`lion_jax.per_layer`. A leaf of fewer axes takes the sign in every step.
 
     Args:
       b1: :math:`\beta_1` in [0, 1), the weight of the momentum in the update.

@@ -1,4 +1,4 @@
-"""Momentum: the share of past gradients in this update."""
+"""Momentum: averages of past gradients."""
 
 import functools
 from collections.abc import Callable

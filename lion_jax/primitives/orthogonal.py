@@ -52,7 +52,7 @@ def orthogonalize(
     scale: str | None = None,
     sharding: NamedSharding | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces each matrix by about its polar factor: equal singular values, the same directions.
+    r"""Replaces each matrix by its approximate polar factor: the singular values become about 1.
 
     .. math::
 
@@ -71,7 +71,7 @@ def orthogonalize(
       coefficients: (a, b, c).
       eps: :math:`\varepsilon` >= 0, in the gradients' units. It makes the result depend on the
         gradients' scale below 1e-6 or so.
-      scale: what the factor is multiplied by: None is 1, ``"rows_over_columns"``
+      scale: the factor by which the result is multiplied: None is 1, ``"rows_over_columns"``
         :math:`\sqrt{\max(1, r/c)}` (Keller Jordan), ``"columns_over_rows"``
         :math:`\sqrt{\max(1, c/r)}` (optax), ``"rms"`` :math:`0.2 \sqrt{\max(r, c)}`. A vector is
         one column.

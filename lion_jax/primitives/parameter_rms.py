@@ -1,4 +1,4 @@
-"""Tiger's scale: each tensor moves in proportion to its size."""
+"""Tiger's scale: steps in proportion to the size of each tensor."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Adaptive moments that are rectified while they are young."""
+"""Adaptive moments, rectified in the first steps."""
 
 from typing import NamedTuple
 

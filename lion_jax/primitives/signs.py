@@ -1,4 +1,4 @@
-r"""Shapes: what may stand in the place of Lion's sign.
+r"""Shapes for Lion-K: functions that replace Lion's sign.
 
 Each is a transformation from the interpolated momentum :math:`c` to a direction :math:`u` and has
 no state: :func:`lion_jax.lion_k` puts one between the momentum and the weight decay. Each direction
@@ -27,6 +27,9 @@ from lion_jax._core.leafwise import leafwise
 from lion_jax._core.leaves import is_none, is_real, is_transformation
 from lion_jax._core.rule import primitive
 from lion_jax._core.types import Leaf, PyTree
+
+__all__ = ["huber", "l2_normalize", "lp_sign", "scale_by_shape", "sign", "tanh", "top_k_sign"]
+__dir__ = __all__.copy  # TAB offers no more
 
 EXPONENT = Number(allowed="in [1, 2]", contains=lambda x: 1 <= x <= 2).trying(
     "1.5", "halfway between the sign and the normalized momentum"
@@ -86,7 +89,7 @@ def sign() -> optax.GradientTransformationExtraArgs:
 
 @primitive(p=EXPONENT)
 def lp_sign(p: optax.ScalarOrSchedule = 1.5) -> optax.GradientTransformationExtraArgs:
-    r"""Between the sign and the normalized momentum: the slope of an :math:`\ell_p` norm.
+    r"""A shape between the sign and the normalized momentum: the slope of an :math:`\ell_p` norm.
 
     .. math::
 
@@ -224,7 +227,7 @@ def l2_normalize(axis: int | None = None) -> optax.GradientTransformationExtraAr
 
 @primitive(k=COUNT_OR_SHARE)
 def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
-    r"""The sign of the largest entries of each leaf; the others stay where they are.
+    r"""The sign of the largest entries of each leaf, and 0 for the others.
 
     .. math::
 
@@ -236,8 +239,8 @@ def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
     :math:`\lVert \theta \rVert_1 \le k / \lambda`.
 
     Args:
-      k: how many entries of each leaf, an integer >= 1; or which share of them in (0, 1], rounded
-        up. Python numbers: the count is known before tracing.
+      k: the number of entries of each leaf, an integer >= 1, or the share of them in (0, 1],
+        rounded up. It must be a Python number: the count is known before tracing.
 
     Returns:
       A transformation of updates that keeps shapes, each entry -1, 0 or 1 without unit, in the
@@ -256,8 +259,8 @@ def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
       [ 0. -1.  0.  1.]
 
     Notes:
-      It sorts each leaf, which takes far longer than the rest of a step; on sharded leaves XLA
-      gathers them first.
+      Each leaf is sorted, which takes far longer than the rest of a step; XLA gathers sharded
+      leaves first.
     """
     inside = leafwise(_top_k_sign, real_for="signs.top_k_sign", k=(k,))
 
@@ -274,15 +277,15 @@ def top_k_sign(k: float = 0.1) -> optax.GradientTransformationExtraArgs:
 
 @primitive()
 def scale_by_shape() -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies each matrix by 2 / (rows + columns), for learning rates that carry over widths.
+    r"""Multiplies each matrix by 2 / (rows + columns), for learning rates that suit any width.
 
     .. math::
 
       u \leftarrow \frac{2}{\text{rows} + \text{columns}} u
 
     with the last two axes of a leaf; those before count layers or heads. Chain it behind a sign,
-    with a learning rate as many times larger as the network is wide. Leaves of rank 0 and 1 stay
-    as they are.
+    with a learning rate as many times larger as the network is wide. Leaves of rank 0 and 1 do not
+    change.
 
     Returns:
       A transformation of updates that keeps shapes and units, in the parameters' dtype.
@@ -344,7 +347,7 @@ def _top_k_sign(c, *, k):
 
 
 def count_of(k: float, size: int) -> int:
-    """How many of `size` entries a count or a share is."""
+    """The number of entries, out of `size`, that a count or a share means."""
     return int(k) if isinstance(k, int | np.integer) else math.ceil(k * size)
 
 
@@ -360,7 +363,7 @@ def _check_size(k: float, tree: PyTree) -> None:
 
 
 def shaped_by(shape: Any) -> optax.GradientTransformationExtraArgs:
-    """The link of a chain that applies a shape, and refuses what is not like the momentum.
+    """The link of a chain that applies a shape; refuses a direction unlike the momentum.
 
     Args:
       shape: a transformation, or a function of one leaf.

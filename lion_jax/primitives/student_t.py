@@ -26,8 +26,8 @@ class ScaleByStudentTState(NamedTuple):
       count: updates so far, int32 of shape ().
       mu: first moment m, a tree like the parameters, at least float32.
       nu: second moment v, of the same shapes and dtypes.
-      total_weight: W, what the gradients in m weigh together: a tree like the parameters with a
-        scalar for each, at least float32.
+      total_weight: W, the sum of the weights of the gradients in m: a tree like the parameters with
+        a scalar for each, at least float32.
       nu_max: the largest second moment so far, like v; None without ``amsgrad``.
     """
 
@@ -47,7 +47,7 @@ def scale_by_student_t(
     dof: optax.ScalarOrSchedule | None = None,
     amsgrad: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam's direction with a first moment that distrusts outliers, as Student's t does.
+    r"""Adam's direction with a first moment that gives outliers less weight, as Student's t does.
 
     For a leaf of :math:`d` entries,
 
@@ -68,7 +68,7 @@ def scale_by_student_t(
       b2: :math:`\beta_2` in [0, 1).
       eps: :math:`\varepsilon` >= 0, in the gradients' units (beside :math:`v`, in their square).
       dof: degrees of freedom :math:`\nu` > 0; None is :math:`d`.
-      amsgrad: whether the largest :math:`v` so far stands in for :math:`v_t` in :math:`u_t`.
+      amsgrad: whether the largest :math:`v` so far replaces :math:`v_t` in :math:`u_t`.
 
     Returns:
       A transformation from gradients to updates of the same shapes, without unit, in the

@@ -60,7 +60,7 @@ def scale_by_ademamix(
       b3: :math:`\beta_3` in [0, 1); with ``warmup_steps`` it must be positive.
       alpha: :math:`\alpha` >= 0, the weight of the slow average.
       eps: :math:`\varepsilon` >= 0, in the gradients' units.
-      warmup_steps: :math:`T` >= 1, in updates; None has full speeds at once.
+      warmup_steps: :math:`T` >= 1, in updates; None uses the full values from the start.
 
     Returns:
       A transformation from gradients to updates of the same shapes, without unit, in the

@@ -1,4 +1,4 @@
-"""Variance reduction: gradients corrected by the difference to the one before."""
+"""Variance reduction: gradients corrected by their change since the last step."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ def variance_reduced_gradient(
     gamma: optax.ScalarOrSchedule = 0.025,
     max_norm: optax.ScalarOrSchedule | None = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""MARS: adds a share of the gradient's change to it, and clips each leaf.
+    r"""MARS: adds a share of the gradient's change to the gradient, and clips each leaf.
 
     .. math::
 
@@ -45,7 +45,7 @@ def variance_reduced_gradient(
 
     Args:
       b1: :math:`\beta_1` in [0, 1), the decay rate of the momentum behind it.
-      gamma: :math:`\gamma` >= 0, the strength of the correction; 0 has none.
+      gamma: :math:`\gamma` >= 0, the strength of the correction; 0 is no correction.
       max_norm: :math:`c` > 0, the largest norm of a leaf, in the gradients' units; None does not
         clip. In a leaf of stacked layers all layers have one norm.
 

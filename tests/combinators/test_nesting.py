@@ -57,6 +57,7 @@ def nested(names):
     return tx, inner
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("names", ORDERS, ids="-".join)
 def test_every_order_equals_the_plain_objects(names):

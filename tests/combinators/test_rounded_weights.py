@@ -55,7 +55,7 @@ def test_around_what_rounds_it_is_refused(name, around):
     params, tx = jnp.ones(2, jnp.bfloat16), lion_jax.lion(1e-4)
     name_in_text = name.removeprefix("holocron_")
     within = rf"Try with_master_weights\({name_in_text}\("
-    with pytest.raises(ValueError, match=rf"^{name_in_text} must not be around .*{within}"):
+    with pytest.raises(ValueError, match=rf"^{name_in_text} must not wrap .*{within}"):
         KEEPERS[name](around(with_master_weights(tx))).init(params)
     with pytest.raises(ValueError, match=rf"^{name_in_text} must .*round_stochastically.*Try "):
         KEEPERS[name](around(rounded_at_random(tx))).init(params)
@@ -63,7 +63,7 @@ def test_around_what_rounds_it_is_refused(name, around):
 
 def test_an_average_alone_is_refused_around_master_weights_but_not_around_random_rounding():
     params, tx = jnp.ones(2, jnp.bfloat16), lion_jax.lion(1e-4)
-    with pytest.raises(ValueError, match="must not be around with_master_weights"):
+    with pytest.raises(ValueError, match="must not wrap with_master_weights"):
         lion_jax.with_parameter_average(with_master_weights(tx)).init(params)
     lion_jax.with_parameter_average(rounded_at_random(tx)).init(params)
 
@@ -73,5 +73,5 @@ def test_the_part_of_a_partition_is_found():
         {"narrow": with_master_weights(optax.sgd(0.1)), "wide": optax.sgd(0.1)},
         {"a": "narrow", "b": "wide"},
     )
-    with pytest.raises(ValueError, match="must not be around with_master_weights"):
+    with pytest.raises(ValueError, match="must not wrap with_master_weights"):
         lion_jax.lookahead(tx).init({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2)})

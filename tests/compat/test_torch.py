@@ -124,6 +124,7 @@ def test_a_schedule_equals_its_values_one_by_one(factory, kwargs, static):
         assert_close(actual, expected)
 
 
+@pytest.mark.sampled
 @every_link
 def test_injected_equals_given(factory, kwargs, static):
     """Zero decay, momentum and dampening included, which are links once they are traced."""

@@ -78,6 +78,7 @@ def test_replays_torch(name, dtype):
     assert not expected
 
 
+@pytest.mark.sampled
 @by_name
 @by_dtype
 def test_replays_torch_mapped_over_counts(name, dtype):
@@ -88,6 +89,7 @@ def test_replays_torch_mapped_over_counts(name, dtype):
             assert_rates(jax.jit(jax.vmap(schedule))(counts), expected[key], dtype)
 
 
+@pytest.mark.sampled
 @from_lr
 @by_dtype
 def test_a_rate_is_a_scalar_as_wide_as_floats_go(make, dtype):
@@ -106,6 +108,7 @@ def test_a_traced_learning_rate_can_be_swept(make):
     np.testing.assert_allclose(swept, [make(float(lr))(count) for lr in rates], rtol=1e-12)
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("make", "numbers"),
@@ -135,6 +138,7 @@ def test_cosine_annealing_rises_and_falls_forever():
     np.testing.assert_allclose(schedule(14 * 1000 + jnp.arange(14)), period, rtol=1e-12)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 @pytest.mark.parametrize("three_phase", [False, True])
 def test_one_cycle_keeps_its_last_value(strategy, three_phase):
@@ -145,6 +149,7 @@ def test_one_cycle_keeps_its_last_value(strategy, three_phase):
     np.testing.assert_allclose(one_cycle_momentum(20, **kwargs)(after), 0.95, rtol=1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("pct_start", "peak"), [(0.0, None), (0.1, 0), (0.25, None), (0.3, 2), (1.0, 9)]
 )
@@ -171,6 +176,7 @@ def test_a_long_exponential_is_right_in_float32():
 LATE = np.array([0, 1, 2, 999, 2**24 + 1, 2**30, 2**31 - 2, 2**31 - 1])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("T", [1, 3, 1000, 2**30, 2**31 - 1])
 def test_cosine_annealing_is_right_at_all_counts(T):  # noqa: N803  torch's own name
     distance = np.abs(T - LATE % (2 * T))
@@ -213,6 +219,7 @@ def test_a_lambda_gets_an_integer_that_it_may_index_with():
     np.testing.assert_array_equal(lambda_lr(2.0, lambda t: 0.5)(jnp.int32(2)), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_sgd_follows_one_cycle_of_learning_rate_and_momentum():
     """SGD as torch has it, by hand, at the recorded learning rates and momenta."""

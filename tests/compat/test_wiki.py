@@ -44,6 +44,7 @@ def test_a_zero_gradient_steps_zero_whatever_the_momentum(sqrt_mode):
     assert optax.tree_utils.tree_get(state, "mu")[0] > 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("factory", "kwargs", "static"),
     [

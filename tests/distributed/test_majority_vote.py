@@ -69,6 +69,7 @@ WAYS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ def test_all_wires_agree_with_numpy_on_eight_devices(way, wire, average):
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "replicas", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 127)), 128]
 )
@@ -125,6 +127,7 @@ def distributed_lion(params, gradients, lr, wd, b1=0.9, b2=0.99):
     return x, momenta
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_run_is_the_papers_algorithm(wire, x64):
     rng = np.random.default_rng(1)
@@ -153,6 +156,7 @@ def test_a_run_is_the_papers_algorithm(wire, x64):
     np.testing.assert_allclose(optax.tree_utils.tree_get(states, "mu"), momenta, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_slices_vote_with_the_mean_gradient_of_their_chips():
     """Full precision within a slice, one vote of each slice: a composition with sign_gather."""
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("slice", "chip"))
@@ -182,6 +186,7 @@ def test_slices_vote_with_the_mean_gradient_of_their_chips():
         np.testing.assert_array_equal(updates, expected)
 
 
+@pytest.mark.slow
 def test_updates_keep_their_dtype_and_empty_trees_stay():
     updates = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones((2, 2), jnp.float16), "c": None}
     for wire in WIRES:
@@ -260,6 +265,7 @@ def test_an_axis_that_does_not_exist_is_named_with_those_that_do(make):
         tx.update(jnp.ones(4), tx.init(jnp.ones(4)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("make", [majority_vote, lambda axis: sign_gather(optax.identity(), axis)])
 def test_a_gradient_that_was_summed_before_is_refused_with_the_remedy(make):
     tx, params, data = make("data"), jnp.ones(8), jnp.arange(8.0).reshape(8, 1)

@@ -11,6 +11,7 @@ from trees import tree
 from lion_jax.distributed._packing import pack, pack_tree, signs_of, unpack, unpack_tree
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_every_combination_of_signs_comes_back_from_its_byte(n):
     signs = [
@@ -31,6 +32,7 @@ def test_nan_has_no_sign_and_infinities_do():
 SHAPES = [(97, 13), (5,), (), (0, 3), (3, 0), (2, 50, 7), (1000,), (48, 4), (40, 1), (39, 2)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("n", [1, 5])
 def test_a_tree_comes_back_as_signs_in_its_shapes_and_dtypes(n):
     rng = np.random.default_rng(0)

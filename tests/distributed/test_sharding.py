@@ -107,6 +107,7 @@ def check_initializes(tx, kind):
     assert state_sharding(tx, abstract, by_leaf) == shardings
 
 
+@pytest.mark.sampled
 @EXPLICIT_SOON
 @pytest.mark.parametrize(
     "entry",
@@ -116,6 +117,7 @@ def test_initializes_every_optimizer_on_a_mesh(entry, kind):
     check_initializes(entry.make(), kind)
 
 
+@pytest.mark.sampled
 @EXPLICIT_SOON
 @pytest.mark.parametrize("tx", COMBINED.values(), ids=COMBINED)
 def test_initializes_combinations_on_a_mesh(tx, kind):
@@ -190,6 +192,7 @@ def test_what_is_remembered_of_several_steps_is_split_as_the_parameters():
         assert state.count == state.weights_memory == P()
 
 
+@pytest.mark.slow
 def test_lbfgs_steps_on_eight_devices_as_on_one():
     rows = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"))
     tx, params = optax.lbfgs(), {"w": jnp.linspace(-1.0, 1.0, 16)}
@@ -329,6 +332,7 @@ def test_refuses_another_word_for_unsplit(unsplit):
         zero_sharding(LION, {"w": jnp.ones(8)}, ON_POD, "data", unsplit=unsplit)
 
 
+@pytest.mark.sampled
 @KINDS
 def test_each_device_keeps_its_share_of_the_moments(kind):
     whole = NamedSharding(mesh_of(kind, 8), P())
@@ -471,6 +475,7 @@ def test_splits_a_dimension_that_is_not_split_rather_than_one_that_is():
     assert split_dimensions(LION, {"a": jnp.ones((16, 3))}, 8, {"a": (4, 1)}) == {"a": None}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("group_size", [1, 3, 8, 24, 32])
 def test_cuts_codes_between_groups_only(group_size):
     """By brute force: a dimension can be cut if each part's groups are groups of the whole."""
@@ -488,6 +493,7 @@ def test_cuts_codes_between_groups_only(group_size):
             assert split_dimensions(tx, jnp.ones((rows, 7)), shards) == expected
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rule", ["lion", "adam"])
 def test_split_codes_step_without_a_message(rule):
     inner = {"lion": LION, "adam": optax.adam(1e-2)}[rule]
@@ -504,6 +510,7 @@ def test_split_codes_step_without_a_message(rule):
         assert collective not in text
 
 
+@pytest.mark.sampled
 @KINDS
 def test_zero_gives_the_parameters_of_one_device(kind):
     whole = NamedSharding(mesh_of(kind, 8), P())
@@ -526,6 +533,7 @@ def test_zero_gives_the_parameters_of_one_device(kind):
     assert_close(params, expected)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["lion", "adan", "lars", "with_metrics"])
 def test_gradients_that_lie_elsewhere_leave_the_state_where_it_is(name):
     """On an Auto mesh the compiler would take the state to them, unless told where to stay."""

@@ -91,6 +91,7 @@ def equal(a, b):
         np.testing.assert_array_equal(np.asarray(x, np.float64), np.asarray(y, np.float64))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("mesh", "axis"), [(LINE, "data"), (GRID, ("x", "y"))])
 @pytest.mark.parametrize("check", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -116,6 +117,7 @@ def test_it_is_lion_on_the_mean_gradient_bit_for_bit(mesh, axis, check, dtype):
         assert x.sharding.is_fully_replicated
 
 
+@pytest.mark.slow
 def test_any_gradient_gives_what_lion_makes_of_the_same_sums():
     """Eight replicas on one axis: a reduce-scatter adds up in the order of an all-reduce."""
     tx, alone = gathered_lion("data"), lion()
@@ -144,6 +146,7 @@ def test_each_replica_keeps_its_part_of_the_momentum():
     assert shardings[0].inner_state.mu[5].spec == P(None, "data")
 
 
+@pytest.mark.slow
 def test_under_pmap_init_gives_each_replicas_part():
     tx, alone = gathered_lion("data"), lion()
     params = draw()
@@ -183,6 +186,7 @@ def test_only_what_is_within_is_split():
         np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_moments_within_may_be_integers():
     """Integers by the size of the whole, of which a part has less."""
     rule = with_quantized_state(lion_jax.scale_by_sign_momentum(*BETAS), group_size=8)
@@ -227,6 +231,7 @@ def test_a_state_that_is_not_split_is_refused_with_the_remedy():
         )
 
 
+@pytest.mark.slow
 def test_the_order_of_axes_is_that_of_the_mesh():
     params = draw()
     gradients = draw(8, seed=1)
@@ -264,6 +269,7 @@ def test_parameters_may_be_split_over_another_axis():
     assert state[0].inner_state.mu["w"].addressable_shards[0].data.size == 32 * 64 // 8
 
 
+@pytest.mark.slow
 def test_a_parameter_without_a_gradient_stays():
     tx, params = gathered_lion("data"), {"a": jnp.ones((16, 8)), "b": jnp.ones((8, 8))}
     shardings, state = placed(tx, params, LINE, "data")

@@ -48,6 +48,7 @@ def fed(task, seeds, steps, size):
     return found
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("examples", "size", "steps"),
     [(12, 4, 7), (10, 4, 11), (10, 10, 4), (10, 9, 21), (1, 1, 3)],
@@ -62,6 +63,7 @@ def test_each_epoch_is_a_fresh_permutation_of_the_examples(examples, size, steps
             assert sorted(shown) == list(range(examples))
 
 
+@pytest.mark.slow
 def test_one_step_of_a_part_of_the_examples_is_an_epoch_that_never_ends():
     (batch,) = fed(numbered(10), 1, 1, 4)
     np.testing.assert_array_equal(batch["x"], oracle.rows_of(0, 10, 1, 4))
@@ -92,6 +94,7 @@ def by_list(step):
     return x, x @ WEIGHTS
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("stream", [with_jax, by_seed, by_branch, by_slice, by_list])
 def test_seeds_see_different_steps_of_a_stream(stream):
     """One written in jax, and several that jax cannot trace."""

@@ -56,6 +56,7 @@ def test_compare_prints_a_table_and_writes_picture_records_and_result(tmp_path, 
     assert [found.rule for found in lab.load(output).results] == ["lion", "sgd"]
 
 
+@pytest.mark.slow
 def test_the_command_line_compares_against_a_rule(tmp_path, instant, capsys):
     rules = ["--rules", "lion,lion_bf16", "--against", "lion"]
     assert cli.main(["compare", *QUICK, *rules, "--output", str(tmp_path)]) == 0
@@ -65,6 +66,7 @@ def test_the_command_line_compares_against_a_rule(tmp_path, instant, capsys):
     assert [found["compared_to"] for found in document["summary"]] == ["lion", "lion"]
 
 
+@pytest.mark.slow
 def test_the_json_carries_summary_settings_and_versions(tmp_path, instant):
     arguments = ["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]
     assert cli.main([*arguments, "--seeds", "1"]) == 0
@@ -76,6 +78,7 @@ def test_the_json_carries_summary_settings_and_versions(tmp_path, instant):
     assert len((tmp_path / "records.csv").read_text().splitlines()) == 1 + 2
 
 
+@pytest.mark.slow
 def test_a_task_and_a_rule_of_one_s_own_come_from_a_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
@@ -89,6 +92,7 @@ def test_a_task_and_a_rule_of_one_s_own_come_from_a_file(tmp_path, monkeypatch, 
     assert found.settings["batch_size"] == 8
 
 
+@pytest.mark.slow
 def test_the_picture_is_of_the_format_asked_for(tmp_path, instant):
     arguments = ["compare", *QUICK, "--rules", "lion", "--output", str(tmp_path)]
     assert cli.main([*arguments, "--picture", "svg"]) == 0
@@ -96,6 +100,7 @@ def test_the_picture_is_of_the_format_asked_for(tmp_path, instant):
     assert written(tmp_path) == ["picture.svg", "records.csv", "result.json"]
 
 
+@pytest.mark.slow
 def test_resume_takes_what_is_finished(tmp_path, instant, capsys):
     arguments = ["compare", *QUICK, "--output", str(tmp_path), "--rules"]
     assert cli.main([*arguments, "lion"]) == 0
@@ -104,6 +109,7 @@ def test_resume_takes_what_is_finished(tmp_path, instant, capsys):
     assert "replaced" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_will_be_replaced_is_said(tmp_path, instant, capsys):
     arguments = ["compare", *QUICK, "--output", str(tmp_path), "--rules", "lion"]
     cli.main(arguments)
@@ -279,13 +285,14 @@ def test_an_interruption_before_anything_is_finished_leaves_an_earlier_result(
     assert instant == ["sgd"]
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, capsys, command, instant):
     interrupt_after(monkeypatch, 1)
     rules = ["--rules", "lion,sgd,adamw"]
     assert command("compare", *QUICK, *rules, "--output", str(tmp_path)) == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without sgd, adamw"
-        ". --resume goes on with them"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without sgd, adamw"
+        ". To go on, give the same command with --resume"
     )
     assert instant == ["lion"]
     left = lab.load(tmp_path)
@@ -294,6 +301,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path, monkeypatch, capsys, c
     assert written(tmp_path) == FILES
 
 
+@pytest.mark.slow
 def test_an_interruption_while_the_result_is_shown_says_that_it_is_written(
     tmp_path, monkeypatch, capsys, command, instant
 ):
@@ -312,6 +320,7 @@ def test_an_interruption_while_the_result_is_shown_says_that_it_is_written(
 HEAVY = ("jax", "numpy", "scipy", "optax", "flax", "sklearn", "matplotlib", "rich", "cattrs")
 
 
+@pytest.mark.slow
 def test_the_core_imports_nothing_of_the_lab():
     code = (
         "import sys, lion_jax; lion_jax.lion; print([m for m in sys.modules if m.startswith"
@@ -333,6 +342,7 @@ def test_help_version_and_mistakes_wait_for_no_heavy_package(arguments):
     assert python(code).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("package", "arguments"),
     [
@@ -433,8 +443,8 @@ def test_what_a_narrow_terminal_leaves_out_is_said(task, monkeypatch, capsys):
     monkeypatch.setattr(screen, "console", lambda: Console(width=50))
     long_comparison(task).show()
     out = " ".join(capsys.readouterr().out.split())
-    assert "Too narrow for: " in out
-    assert "seconds; result.json has them." in out
+    assert "The screen is too narrow for: " in out
+    assert "seconds. See result.json." in out
 
 
 def status_of(arguments):

@@ -45,6 +45,7 @@ def test_answers_that_are_not_finite_are_wrong(task):
     assert task.metrics["accuracy"].function(params, task.test) == 0.0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name",
     [
@@ -86,6 +87,7 @@ def test_one_program_equals_a_plain_loop(task, name):
                 np.testing.assert_allclose(accuracy[i, seed], expected, atol=1.5 / len(split.y))
 
 
+@pytest.mark.slow
 def test_a_rule_is_one_compiled_program(task):
     jax.tree.map(jnp.asarray, task.train)  # the first copy of a shape to the device compiles too
     compilations = []
@@ -171,6 +173,7 @@ def test_diverged_runs_are_reported_not_dropped(task):
     assert "2/4" in rendered(compared.table())
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_and_ends_at_a_guess_counts_as_diverged(task):
     """As a network does whose units have all died."""
 
@@ -190,6 +193,7 @@ def test_a_loss_that_explodes_and_ends_at_a_guess_counts_as_diverged(task):
     assert found.outcome.diverged.all()
 
 
+@pytest.mark.slow
 def test_a_loss_that_ends_in_nan_counts_as_diverged(task):
     def break_at_the_end(learning_rate):
         rate = 0.1 + 0 * learning_rate.peak
@@ -260,6 +264,7 @@ def test_the_verdict_says_who_loses_and_whether_that_may_be_chance(task):
     assert "smallest or largest tried" in lines[3]
 
 
+@pytest.mark.slow
 def test_dead_weights_are_those_of_the_trained_ones_in_bfloat16(task):
     """Weights that a rule puts where the spacing of bfloat16 is known."""
 
@@ -288,7 +293,7 @@ def test_dead_weights_are_told_of_rules_that_move_by_the_learning_rate(task):
     lion = result(best_in_the_middle, best_in_the_middle, dead=dead)
     sgd = result([[0.8, 0.8]] * 3, [[0.8, 0.8]] * 3, name="sgd", of="sgd")
     *_, line = comparison_of(task, sgd, lion).lines()
-    assert line.endswith("would not move 20% (88%) of lion's trained weights.")
+    assert line.endswith("would not move a share of them: lion 20% (88%).")
     assert "trained weights" not in " ".join(comparison_of(task, sgd).lines())
     assert {name for name, rule in RULES.items() if not rule.moves_by_rate} == {
         *("tiger", "lion_tanh", "lion_l15", "lion_rows", "lion_top", "lion_polar"),
@@ -388,8 +393,8 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
     [
         ({"task": "digit"}, r"unknown task 'digit'; did you mean 'digits'\? Possible: digits"),
         ({"rules": ["lyon"]}, r"unknown rule 'lyon'; did you mean 'lion'\? Possible: lion, "),
-        ({"rules": []}, "rules must name at least one; got none. Try lion, or lion-jax list"),
-        ({"rules": ""}, "rules must name at least one; got none. Try lion, or lion-jax list"),
+        ({"rules": []}, "rules must name at least one; got none. Try lion, or see lion-jax list"),
+        ({"rules": ""}, "rules must name at least one; got none. Try lion, or see lion-jax list"),
         ({"schedule": "linear"}, r"unknown schedule 'linear'\. Possible: cosine, constant"),
         ({"steps": 0}, "steps must be from 1 to 2147483647, the largest of 32 bits; got 0"),
         ({"seeds": -1}, "seeds must be from 1 to 2147483647, the largest of 32 bits; got -1"),
@@ -404,7 +409,7 @@ def test_a_rule_refuses_a_range_that_is_none(rates):
         ({"rules": "lion,lyon"}, r"unknown rule 'lyon'; did you mean 'lion'\?"),
         ({"rules": ["lion", "lion"]}, "rules must have different names; got lion, lion"),
         ({"rules": [3]}, "a rule must be a name or a lab.Rule; got 3 of type int. To make one: "),
-        ({"task": 3}, "task must be a lab.Task or a name, before rules; got 3 of type int"),
+        ({"task": 3}, "task, given first, must be a lab.Task or a name; got 3 of type int"),
         ({"schedule": None}, "unknown schedule None. Possible: cosine, constant"),
         (
             {"batch_size": 1079},

@@ -62,6 +62,7 @@ def test_rows_are_those_of_the_table(task):
     assert len(np.unique(np.column_stack([x, y]), axis=0)) > 13_990
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_metric_and_a_constant_guess_has_one(task):
     params = task.init(jax.random.key(0))
     constant = jax.tree.map(np.zeros_like, params)

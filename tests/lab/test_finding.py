@@ -159,6 +159,7 @@ def test_a_task_s_seeds_equal_a_plain_loop_for_each(task, small):
         np.testing.assert_allclose(found.losses[seed], losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_with_noise_has_the_keys_of_a_plain_loop(line):
     noisy = dataclasses.replace(
         line, loss=lambda w, batch, key: line.loss(w, batch, key) + jax.random.uniform(key)
@@ -177,6 +178,7 @@ def test_a_loss_with_noise_has_the_keys_of_a_plain_loop(line):
         np.testing.assert_allclose(found.losses[seed][:40], losses[:40], rtol=1e-3)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("is_traced", [True, False], ids=["traced", "on the host"])
 def test_each_seed_sees_steps_of_its_own_of_a_stream(is_traced):
     """One written with jax, and one that reads an array of NumPy at each step."""
@@ -208,6 +210,7 @@ def test_a_stream_s_batches_keep_their_size():
         lab.find(task_of(np.zeros((STEPS, 1))), "sgd", batch_size=2)
 
 
+@pytest.mark.slow
 def test_a_task_s_state_is_carried_from_step_to_step(with_state):
     found = lab.find(with_state, rule_of(lion), **SMALL).tests["of mine"]
     for seed in range(2):
@@ -256,6 +259,7 @@ def test_the_rate_is_the_step_s_whatever_the_optimizer_counts():
     np.testing.assert_allclose(found.tests["of mine"].losses[0], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_test_of_a_rule_is_one_compiled_program(task):
     # The first copy of a shape to the device compiles too.
     jax.tree.map(jnp.asarray, task.train)
@@ -286,6 +290,7 @@ def test_a_run_is_one_scan():
     assert 0 < len(traced) < 5  # not once for each step
 
 
+@pytest.mark.slow
 def test_any_tree_of_batches_and_parameters_will_do():
     """With a key for each step, a dictionary of parameters, and bfloat16 among them."""
     x = np.random.default_rng(0).standard_normal((640, 3)).astype(np.float32)
@@ -390,7 +395,7 @@ def test_seeds_are_summed_up_by_their_geometric_mean():
     assert np.isnan(none)
     lines = finding.lines()
     assert lines[0].startswith("Suggested learning rate: 0.003")
-    assert f"of 2 of 3 seeds, from {low:.2g} to {high:.2g}." in lines[0]
+    assert f"over 2 of 3 seeds, which range from {low:.2g} to {high:.2g}." in lines[0]
     assert CRITERION in lines[1]
     assert lines[2].startswith("For 1 of 3 seeds the loss never falls")
 
@@ -419,6 +424,7 @@ def test_each_of_several_rules_has_the_figures_that_it_has_alone(several, small)
     assert several.tests["sgd"].described == RULES["sgd"].described()
 
 
+@pytest.mark.slow
 def test_one_range_can_be_asked_for_of_all_rules(task):
     found = lab.find(task, "lion,sgd", low=1e-3, high=0.5, steps=40, seeds=1)
     for test in found.tests.values():
@@ -487,6 +493,7 @@ def test_the_picture_marks_the_suggestion_and_the_divergence():
     assert any("diverged" in label for label in lines)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["nothing lost", "not finite", "unfinished"])
 def test_what_is_saved_is_loaded_as_it_was(several, tmp_path, name):
     broken = valley(1e-3, noise=0.02)
@@ -561,13 +568,14 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     with pytest.raises(SystemExit, match="130"):
         __main__.main()
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without lion"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without lion"
     )
     kept = lab.load(tmp_path)
     assert list(kept.tests) == ["sgd"]
     assert kept.missing == ("lion",)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("command", ["find", "find-lr"])
 def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, command):
     monkeypatch.setitem(TASKS, "digits", lambda: task)
@@ -576,7 +584,7 @@ def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, co
     assert cli.main(run) == 0
     captured = capsys.readouterr()
     assert "Suggested learning rate: 0." in captured.out
-    assert "of 2 of 2 seeds" in captured.out
+    assert "mean over 2 of 2 seeds" in captured.out
     paths = [folder / name for name in ("picture.png", "records.csv", "result.json")]
     assert f"Written: {', '.join(map(str, paths))}" in captured.out
     assert captured.err.splitlines() == ["sgd (1 of 1): started", "sgd (1 of 1): 100 of 100"]
@@ -598,6 +606,7 @@ def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, co
     assert lab.load(folder).suggestion == summary["suggestion"]
 
 
+@pytest.mark.slow
 def test_the_command_finds_for_several_rules_and_draws_as_asked(
     task, tmp_path, monkeypatch, capsys
 ):

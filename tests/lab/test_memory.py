@@ -61,6 +61,7 @@ def whole(line):
     return trained(line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refused", "runs"),
     [
@@ -77,6 +78,7 @@ def test_in_pieces_the_outcome_is_that_of_the_whole(refused, runs, line, whole, 
     assert counts == {"compiled": min(refused + 1, len(PIECES)), "run": runs}
 
 
+@pytest.mark.slow
 def test_splits_are_measured_in_batches_where_they_do_not_fit(line, whole, monkeypatch):
     monkeypatch.setattr(trainer, "_pieces", lambda *all_: [PIECES[-1]])
     same(trained(line), whole)
@@ -99,6 +101,7 @@ def test_pieces_are_halved_trials_first_then_seeds_then_examples():
     ]
 
 
+@pytest.mark.slow
 def test_progress_never_goes_back_when_runs_are_split(line, monkeypatch):
     monkeypatch.setattr(trainer, "_pieces", lambda *all_: PIECES[1:2])
     heard = []
@@ -158,6 +161,7 @@ def test_what_is_free_is_known_of_this_machine():
     assert free is None or free > 1e6
 
 
+@pytest.mark.slow
 def test_a_compiled_program_is_freed_with_its_trainer(task):
     """A sweep compiles hundreds; programs that stay use up the memory maps of a process."""
     of = trainer.Trainer(task, RULES["sgd"], steps=3, batch_size=10, schedule="cosine")

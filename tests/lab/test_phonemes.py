@@ -61,6 +61,7 @@ def test_no_word_is_in_two_splits_and_the_splits_are_always_the_same(task):
         np.testing.assert_array_equal(split, same)
 
 
+@pytest.mark.slow
 def test_the_loss_and_the_metrics_are_of_the_phonemes_and_the_end_alone(task, params):
     rows = task.validation[:50]
     logits = logits_of(task, params, rows)

@@ -308,7 +308,7 @@ def test_what_names_no_rule_is_refused_with_what_is_possible(text, parts, mine, 
         (optax.adam(1e-3), ["a rule must be a name or a lab.Rule; got ", "To make one: lab.Rule("]),
         (3, ["3", "To make one: lab.Rule("]),
         (None, ["None", "To make one: lab.Rule("]),
-        ([], ["rules must name at least one; got none. Try lion, or lion-jax list"]),
+        ([], ["rules must name at least one; got none. Try lion, or see lion-jax list"]),
         ([RULES["lion"], "lion"], ["rules must have different names; got lion, lion"]),
     ],
 )

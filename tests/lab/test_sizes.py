@@ -103,7 +103,7 @@ ONE_SIZE = "has one size; give a function with the argument size: def task(size=
         ("digits(**{'size': 2})", None, "cannot read the task "),
         ("digits(size=2", None, "cannot read the task 'digits(size=2' ("),
         ("digit(size=2)", None, "unknown task 'digit'; did you mean 'digits'?"),
-        ("mine.py(size=2)", None, "task must name what is in the file, such as mine.py:task; got "),
+        ("mine.py(size=2)", None, "task must name a variable too, such as mine.py:task; got "),
         ("mine.py:task", 2, f"task 'task' {ONE_SIZE}"),
         ("mine.py:single", 2, f"task 'single' {ONE_SIZE}"),
         ("mine.py:task(bias=1.0)", None, "task 'task' takes no arguments; got bias"),

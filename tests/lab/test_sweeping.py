@@ -306,7 +306,7 @@ def test_sentences_say_who_is_told_apart_and_who_is_not():
     )
     assert edge == (
         "* The best value is the smallest or largest tried for tiger (made up, batch 64, 10 steps: "
-        "learning_rate); --extend widens it."
+        "learning_rate); --extend widens the range."
     )
 
 
@@ -465,7 +465,7 @@ def test_another_budget_is_refused(task, tmp_path):
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
         ({"against": "adamw"}, "unknown rule to compare against 'adamw'"),
         ({"steps": (4, 4)}, "each cell must be asked for once; got triangle, batch 20, 4 steps"),
-        ({"resume": True}, "resume needs a folder"),
+        ({"resume": True}, "resume needs the folder of the interrupted run"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_by_name(task, arguments, message):
@@ -493,8 +493,14 @@ def test_a_range_that_is_none_is_refused():
         (["--batch-sizes=16,5000"], "from 1 to 1078, the training split of digits; got 5000"),
         (["--batch-sizes=16,x"], "must be a whole number of at least 1; got 'x'"),
         (["--trials=2", "--rules=optax.adafactor"], "'optax.adafactor' must say what to tune"),
-        (["--trials=2", "--learning-rates=3"], "in a sweep give --trials"),
-        (["--batch-sizes=16", "--batch-size=16"], "--batch-size or --batch-sizes, not both"),
+        (
+            ["--trials=2", "--learning-rates=3"],
+            "must be left out in a sweep; got 3. Try --trials",
+        ),
+        (
+            ["--batch-sizes=16", "--batch-size=16"],
+            "left out where --batch-sizes is given; got 16",
+        ),
     ],
 )
 def test_the_command_line_refuses_in_one_line(arguments, message, tmp_path, capsys):

@@ -365,6 +365,7 @@ def test_a_task_can_be_changed_and_is_checked_again(line):
     refused(lambda: dataclasses.replace(line, test=PAIR), "the splits must have the same structure")
 
 
+@pytest.mark.slow
 def test_figures_in_bfloat16_are_recorded_in_float32():
     def narrow(w, split):
         return square(w, split, None).astype(jnp.bfloat16)
@@ -380,6 +381,7 @@ def test_a_fingerprint_is_that_of_what_is_computed():
     assert task_of(init=lambda key: jnp.ones(3)).described()["program"] != one
 
 
+@pytest.mark.slow
 def test_a_stream_of_numpy_may_have_numbers_of_64_bits():
     def stream(step):
         rng = np.random.default_rng(int(step))
@@ -405,6 +407,7 @@ def test_a_module_in_the_place_of_parameters_is_told_of_task_of():
         task_of(init=lambda key: nnx.Linear(3, 1, rngs=nnx.Rngs(key)))
 
 
+@pytest.mark.slow
 def test_a_linen_model_with_batch_statistics_has_a_loss_to_measure():
     import flax.linen as nn
 

@@ -65,6 +65,7 @@ def test_paragraphs_that_topics_share_are_read_once(reads):
     assert module._language_reference() == "one.\n\ntwo.\n\nthree."
 
 
+@pytest.mark.slow
 def test_a_python_without_the_text_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(lab.RequestError, match="pydoc_data, which this Python lacks; possible: "):

@@ -24,6 +24,7 @@ COPIES = [
 """The same rule under two names, its trials at other places."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["lion", "sgd"])
 def test_every_run_is_one_made_alone(task, name):
     """Trials on their study's seed, candidates on all, and the chosen values on fresh seeds."""
@@ -139,6 +140,7 @@ def halved(rule, **changes):
     return dataclasses.replace(rule, name="halved", make=make, **changes)
 
 
+@pytest.mark.slow
 def test_a_rule_at_half_its_rate_in_twice_its_range_is_the_rule_itself(task):
     low, high = ADAMW.learning_rates
     twice = halved(ADAMW, learning_rates=(2 * low, 2 * high))

@@ -142,11 +142,13 @@ def test_what_is_recorded_is_what_a_plain_loop_reads(task, small, name):
     assert_seen(small.values[name], task, rule_of(name))
 
 
+@pytest.mark.slow
 def test_a_task_s_state_is_carried_from_step_to_step(with_state):
     seen = lab.watch(with_state, "lion", learning_rate=RATES["lion"], **SMALL)
     assert_seen(seen.values["lion"], with_state, rule_of("lion"))
 
 
+@pytest.mark.slow
 def test_a_seed_sees_its_own_steps_of_a_stream():
     """The batches of a comparison of as many steps: seed 3 begins where seed 2 ends."""
     points = np.random.default_rng(0).standard_normal((48, 4, 3)).astype(np.float32)
@@ -323,6 +325,7 @@ def test_rules_look_the_same_in_every_picture():
     assert plots.looks(["lion"])["lion"] == looks["lion"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_says(task, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(TASKS, "digits", lambda: task)
     run = ["--rules=lion", "--learning-rate=lion=0.02", "--every=5", f"--output={tmp_path / 'new'}"]
@@ -364,6 +367,7 @@ def test_the_result_carries_settings_and_versions_in_strict_json(small, tmp_path
     assert rows[-1]["loss"] == "nan"
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_loaded_as_it_was(small, tmp_path):
     """With losses that are not finite, and metrics that only one rule has."""
     small.save(tmp_path / "new")
@@ -394,6 +398,7 @@ def test_infinite_values_are_loaded_as_they_were(task, tmp_path):
     np.testing.assert_array_equal(lab.load(tmp_path).values["sgd"]["loss"], values["loss"])
 
 
+@pytest.mark.slow
 def test_what_an_interruption_leaves_is_an_observation_that_names_what_is_missing(task, tmp_path):
     reports = lab.watch.each(task, RULES_SEEN.values(), learning_rate=RATES, **SMALL)
     nothing, one = next(reports), next(reports)
@@ -471,7 +476,7 @@ def test_impossible_requests_are_refused_in_one_line(tmp_path, capsys, arguments
         ({"rules": 3}, "a rule must be a name or a lab.Rule; got 3 of type int"),
         (
             {"task": ["lion"]},
-            r"task must be a lab.Task or a name, before rules; got \['lion'\]",
+            r"task, given first, must be a lab.Task or a name; got \['lion'\]",
         ),
         ({"schedule": 1}, "unknown schedule 1. Possible: cosine, constant"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a number; got '1e-3'"),
@@ -535,6 +540,7 @@ def test_an_interruption_before_the_first_rule_writes_nothing(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monkeypatch, capsys):
     runs, run_interruptibly = [], watching_run.run_interruptibly
 
@@ -549,7 +555,7 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     run = ["--rules=sgd,lion,adamw", "--learning-rate=0.1", "--steps=2", f"--output={tmp_path}"]
     interrupted_command(monkeypatch, "watch", *run)
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lion-jax: interrupted; unfinished: what there is lies in {tmp_path}, without lion, adamw"
+        f"lion-jax: interrupted; what was finished is in {tmp_path}, without lion, adamw"
     )
     kept = lab.load(tmp_path)
     assert list(kept.values) == ["sgd"]

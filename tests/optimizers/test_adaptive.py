@@ -159,6 +159,7 @@ def test_nesterov_adam_is_not_optax_nadam():
 RULES = ["adabelief", "adan", "ademamix", "tadam", "lamb", "ralars", "lars", "adamp"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (2, 3)])
 def test_zeros_and_single_entries_give_finite_steps(rule, shape):

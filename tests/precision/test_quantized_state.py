@@ -471,3 +471,13 @@ def test_windows_of_rows_have_the_exponents_of_padded_groups(shape, axis):
     exponents = jax.random.randint(jax.random.key(0), shape, -126, 127, jnp.int8)
     padded = _codes._largest_when_padded(exponents, axis, 32)
     np.testing.assert_array_equal(_codes._largest_in_windows(exponents, axis, 32), padded)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda tx: tx, lambda tx: optax.chain(optax.clip(1.0), lion_jax.lookahead(tx))]
+)
+def test_integers_are_not_quantized_again(wrap):
+    """One within another was float32 from its first update on, without a word."""
+    inner = with_quantized_state(lion_jax.lion(1e-3), min_size=0)
+    with pytest.raises(ValueError, match=r"^with_quantized_state must not be around another; got "):
+        with_quantized_state(wrap(inner), min_size=0).init(jnp.ones((4, 3)))

@@ -67,6 +67,7 @@ def test_bytes_stored_for_gpt2(rule, most):
     assert stored / size(params) <= most
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("rule", "axis", "kind"),
     [

@@ -34,6 +34,7 @@ def polar(matrix):
     return u @ v
 
 
+@pytest.mark.slow
 def test_a_convergent_iteration_gives_the_polar_factor():
     with jax.enable_x64(True):
         directions = orthogonalized(MATRICES, **CONVERGENT, eps=0.0)
@@ -63,6 +64,7 @@ def test_a_vector_is_divided_by_its_norm_and_zeros_stay():
     np.testing.assert_array_equal(directions["zero"], 0.0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("scale", "tall", "wide"),
     [

@@ -1,4 +1,4 @@
-"""Links of chains where pylocron departs from every paper; not public."""
+"""Links of chains for pylocron's departures from the papers; not public."""
 
 import math
 from typing import NamedTuple

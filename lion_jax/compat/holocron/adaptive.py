@@ -45,7 +45,7 @@ def adabelief(
       betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
       eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
-      amsgrad: whether the largest second moment so far stands in for the present one.
+      amsgrad: whether the largest second moment so far replaces the present one.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -99,7 +99,7 @@ def adamp(
       betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
       eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
-      amsgrad: whether the largest second moment so far stands in for the present one.
+      amsgrad: whether the largest second moment so far replaces the present one.
       delta: :math:`\delta` >= 0.
 
     Returns:
@@ -152,7 +152,7 @@ def adan(
       betas: :math:`(\beta_1, \beta_2, \beta_3)`, each in [0, 1).
       eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled and proximal.
-      amsgrad: whether the largest second moment so far stands in for the present one.
+      amsgrad: whether the largest second moment so far replaces the present one.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -245,14 +245,14 @@ def tadam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``TAdam`` of pylocron.
 
-    It is :func:`lion_jax.tadam` under the peer's names. Leaves of rank 0 work here.
+    It is :func:`lion_jax.tadam` under pylocron's names. Leaves of rank 0 work here, unlike there.
 
     Args:
       lr: :math:`\eta` >= 0.
       betas: :math:`(\beta_1, \beta_2)`, in [0.5, 1) and [0, 1).
       eps: :math:`\varepsilon` >= 0.
       weight_decay: :math:`\lambda` >= 0, coupled: :math:`g \leftarrow g + \lambda \theta`.
-      amsgrad: whether the largest second moment so far stands in for the present one.
+      amsgrad: whether the largest second moment so far replaces the present one.
       dof: degrees of freedom > 0; None is the number of entries of each leaf.
 
     Returns:

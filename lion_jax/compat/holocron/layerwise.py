@@ -106,7 +106,7 @@ def lars(
       dampening: :math:`\tau` in [0, 1].
       weight_decay: :math:`\lambda` >= 0.
       nesterov: whether the momentum is Nesterov's. Needs a positive momentum and no dampening.
-      scale_clip: bounds that change nothing, 0 <= low <= high.
+      scale_clip: bounds without effect, 0 <= low <= high.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -143,7 +143,7 @@ def ralars(
 ) -> optax.GradientTransformationExtraArgs:
     r"""``RaLars`` of pylocron.
 
-    It is :func:`lion_jax.ralars` under the peer's names: rectified Adam with LAMB's ratio.
+    It is :func:`lion_jax.ralars` under pylocron's names: rectified Adam with LAMB's ratio.
 
     Args:
       lr: :math:`\eta` >= 0.

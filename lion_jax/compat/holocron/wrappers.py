@@ -15,7 +15,7 @@ from lion_jax.combinators.scout import scout_with
 def lookahead(
     inner: optax.GradientTransformation, sync_rate: Scalar = 0.5, sync_period: int = 6
 ) -> optax.GradientTransformationExtraArgs:
-    r"""``Lookahead`` of pylocron: :func:`lion_jax.lookahead` under the peer's names.
+    r"""``Lookahead`` of pylocron: :func:`lion_jax.lookahead` under its names.
 
     Args:
       inner: the transformation that moves the fast weights.
@@ -47,7 +47,7 @@ def scout(
     r"""``Scout`` of pylocron.
 
     It departs from :func:`lion_jax.scout`: a single entry that does not move, or a period of 1,
-    makes the coherence 0 / 0, and then all fast weights return to the slow ones, which stay.
+    makes the coherence 0 / 0; then all fast weights return to the slow ones, and these do not move.
 
     Args:
       inner: the transformation that moves the fast weights.

@@ -40,7 +40,7 @@ def clip_grad_norm(max_norm: Scalar) -> optax.GradientTransformationExtraArgs:
 
 @primitive(clip_value=MAX_NORM.constant())
 def clip_grad_value(clip_value: Scalar) -> optax.GradientTransformationExtraArgs:
-    """``clip_grad_value_`` of torch: ``optax.clip`` under the peer's names.
+    """``clip_grad_value_`` of torch: ``optax.clip`` under torch's names.
 
     Args:
       clip_value: the largest magnitude > 0, in the gradients' units.

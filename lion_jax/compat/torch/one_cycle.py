@@ -1,4 +1,4 @@
-"""PyTorch's one-cycle schedule, of the learning rate and of the momentum.
+"""PyTorch's one-cycle schedule, for the learning rate and for the momentum.
 
 `OneCycleLR <https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html>`_
 is both; here they are two schedules.
@@ -44,7 +44,7 @@ def one_cycle_lr(
     final_div_factor: Scalar = 1e4,
     three_phase: bool = False,
 ) -> optax.Schedule:
-    r"""``OneCycleLR``: up to the largest learning rate, and down to next to nothing.
+    r"""``OneCycleLR``: the learning rate rises to a maximum, then falls to almost 0.
 
     The rate goes from :math:`\eta_0 = \eta / d` at count 0 to :math:`\eta` at
     :math:`p = \rho T - 1`, then to :math:`\eta_0 / f` at :math:`T - 1`; with three phases it first
@@ -111,7 +111,7 @@ def one_cycle_momentum(
     max_momentum: Scalar = 0.95,
     three_phase: bool = False,
 ) -> optax.Schedule:
-    """``OneCycleLR``'s schedule of the momentum: low where the learning rate is high.
+    """``OneCycleLR``'s momentum: low while the learning rate is high.
 
     It goes between the counts of :func:`one_cycle_lr`: down to ``base_momentum`` at the peak of the
     rate and back. Unless ``cycle_momentum=False``, torch sets the momentum of SGD so even where

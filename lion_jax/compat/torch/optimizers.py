@@ -95,8 +95,8 @@ def adam(
     r"""``torch.optim.Adam``.
 
     The rule, arguments and errors are those of :func:`adamw`, but the decay is an L2 penalty:
-    :math:`g_t + \lambda \theta_{t-1}` stands for :math:`g_t`. It departs from ``optax.adam`` by
-    this penalty, and by ``amsgrad``.
+    :math:`g_t + \lambda \theta_{t-1}` replaces :math:`g_t`. It departs from ``optax.adam`` by this
+    penalty, and by ``amsgrad``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,7 +139,7 @@ def adamw(
       betas: :math:`(\beta_1, \beta_2)`, each in [0, 1).
       eps: :math:`\varepsilon` >= 0, in the gradients' units.
       weight_decay: :math:`\lambda` >= 0.
-      amsgrad: whether the step may not grow as gradients shrink.
+      amsgrad: whether the largest second moment so far replaces the present one.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -199,7 +199,7 @@ def rmsprop(
       eps: :math:`\varepsilon` >= 0, in the gradients' units.
       weight_decay: :math:`\lambda` >= 0.
       momentum: :math:`\mu` in [0, 1).
-      centered: whether to divide by the deviation rather than the size.
+      centered: whether to divide by the standard deviation rather than the root mean square.
 
     Returns:
       A transformation from gradients to updates, to be added by ``optax.apply_updates``.
@@ -298,7 +298,7 @@ def adadelta(
         x_t = \rho x_{t-1} + (1 - \rho) u_t^2 \\
       \theta_t &= \theta_{t-1} - \eta_t u_t
 
-    It departs from ``optax.adadelta`` in nothing but the name and the default of its arguments.
+    It differs from ``optax.adadelta`` only in the names and defaults of its arguments.
 
     Args:
       lr: :math:`\eta` >= 0.

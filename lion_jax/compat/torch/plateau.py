@@ -1,4 +1,4 @@
-"""PyTorch's learning rate that follows a metric."""
+"""PyTorch's schedule that lowers the learning rate when a metric stops improving."""
 
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def reduce_lr_on_plateau(
     r"""``ReduceLROnPlateau``, to be chained after an optimizer of the same constant ``lr``.
 
     An update is multiplied by :math:`s_t` before the metric :math:`v_t` is read, as torch's loop
-    steps the optimizer before the scheduler. So a metric acts on the learning rate
+    steps the optimizer before the scheduler. So a metric changes the learning rate
     :math:`\eta_t = s_t \eta` from the next update on. Let n count the metrics in succession that
     were no better than the best. Where n exceeds the patience,
 
@@ -67,8 +67,8 @@ def reduce_lr_on_plateau(
       \eta_{t+1} = \max(\gamma \eta_t, \eta_{\min}) \quad
         \text{unless it is less than } \eta_t \text{ by no more than } \varepsilon,
 
-    and n starts again from 0, as it does at every metric of a cooldown. Better is, with the
-    threshold :math:`\tau`, less than :math:`(1 - \tau)\, v_{\text{best}}`, or with
+    and n starts again from 0, as it does at every metric of a cooldown. A metric is better if, with
+    the threshold :math:`\tau`, it is less than :math:`(1 - \tau)\, v_{\text{best}}`, or with
     ``threshold_mode="abs"`` less than :math:`v_{\text{best}} - \tau`; with ``mode="max"`` it is
     more than :math:`(1 + \tau)\, v_{\text{best}}` or :math:`v_{\text{best}} + \tau`. NaN is never
     better.

@@ -1,10 +1,10 @@
-"""PyTorch's learning-rate schedulers that are functions of the count alone, as schedules.
+"""PyTorch's learning-rate schedulers, as functions of the update count.
 
 Each function returns a schedule: from the count of the updates before a step to the learning rate
 of that step. torch's loop steps the optimizer and then the scheduler, so its n-th
 ``scheduler.step()`` leaves the rate of count n. Counts are integers, traced or mapped if you like.
-Rates have the shape of the count, in float64 under x64 and in float32 otherwise. Where torch makes
-a rate from the one before, these are its closed forms: equal up to rounding.
+Rates have the shape of the count, in float64 under x64 and in float32 otherwise. Where torch
+computes a rate from the previous one, these are the closed forms: equal up to rounding.
 
 References:
   `torch.optim.lr_scheduler
@@ -22,6 +22,9 @@ from lion_jax._core.kinds import NON_NEGATIVE, POSITIVE, integer
 from lion_jax._core.rule import takes
 from lion_jax._core.types import Scalar
 from lion_jax.compat.torch._annealing import as_count, as_float, half_cosine, power
+
+__all__ = ["cosine_annealing_lr", "exponential_lr", "lambda_lr", "multi_step_lr", "step_lr"]
+__dir__ = __all__.copy  # TAB offers no more
 
 _LR = NON_NEGATIVE.constant().trying("0.1")
 

@@ -1,1 +1,1 @@
-"""`lion-jax compare`: which rule does best on a task, each at its best."""
+"""`lion-jax compare`: the best rule for a task, each rule tuned."""

@@ -7,17 +7,18 @@ from typing import Any
 from lion_jax.lab import arguments
 
 NAME = "compare"
-HELP = "tune each rule and compare the rules"
+HELP = "tune several update rules on one task and compare them"
 DESCRIPTION = (
-    "Train each rule with several learning rates and seeds, choose its learning rate on validation "
-    "data, and report its accuracy on test data. With --trials, --studies, --sizes, --batch-sizes, "
-    "or several tasks or --steps, it is a sweep: in every cell every rule tunes its learning rate, "
-    "its weight decay and what else it declares, with the same budget. After Ctrl-C, --resume goes "
-    "on with what is missing."
+    "Compare update rules, each at its best learning rate: train each with several learning rates "
+    "and seeds, choose its rate on validation data, and report its result on test data. After "
+    "Ctrl-C, --resume goes on where it stopped.\n\n"
+    "Several tasks, sizes, batch sizes or numbers of steps make it a sweep. In each combination, "
+    "every rule is tuned with the same budget, its weight decay too.\n\n"
+    "Example: lion-jax compare --rules lion,adamw --against adamw"
 )
 FOLDER = "comparison"
 _SWEEPING = ("trials", "studies", "sizes", "batch_sizes", "first_seed", "jobs", "extend")
-"""The options of which any makes it a sweep."""
+"""Options that make it a sweep."""
 _LEARNING_RATES, _STEPS, _SEEDS = 10, 600, 5
 
 
@@ -28,30 +29,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="RULE",
-        help="the one of the rules that differences are taken to; by default the best",
+        help="rule to compare the others with (default: the best)",
     )
     parser.add_argument(
         "--learning-rates",
         type=arguments.count,
         metavar="N",
-        help=f"learning rates of each rule (default: {_LEARNING_RATES}); a sweep has --trials",
+        help=f"learning rates to try for each rule (default: {_LEARNING_RATES}); not in a sweep",
     )
     parser.add_argument(
         "--steps",
         type=arguments.counts,
         metavar="N,...",
-        help=f"steps of a run, or several numbers of them (default: {_STEPS})",
+        help=f"training steps (default: {_STEPS}); several numbers make a sweep",
     )
-    arguments.add_counts(parser, seeds=(_SEEDS, "runs for each trial; in a sweep for the best one"))
+    arguments.add_counts(parser, seeds=(_SEEDS, "runs with different seeds"))
     arguments.add_batches(parser)
     parser.add_argument(
-        "--resume", action="store_true", help="take what is finished from the output folder"
+        "--resume",
+        action="store_true",
+        help="keep what the output folder has, and run the rest",
     )
-    sweeping = parser.add_argument_group("a sweep: any of these tunes all that a rule declares")
+    sweeping = parser.add_argument_group("options of a sweep (any of them makes it one)")
     for name, text in {
-        "trials": "runs of each study, quasi-random in the logarithm (default: 5)",
-        "studies": "repetitions of the tuning, each with its seed (default: 5)",
-        "jobs": "rules to train side by side (default: one for each core of a CPU)",
+        "trials": "values to try in each study (default: 5)",
+        "studies": "times to tune each rule, each with another seed (default: 5)",
+        "jobs": "rules to train side by side (default: one for each CPU core)",
     }.items():
         sweeping.add_argument(f"--{name}", type=arguments.count, metavar="N", help=text)
     for name, text in {
@@ -63,13 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-seed",
         type=arguments.whole,
         metavar="N",
-        help="seed of the first study (default: 0); another one repeats it with other luck",
+        help="seed of the first study (default: 0); another one gives an independent repetition",
     )
     sweeping.add_argument(
         "--extend",
         action="store_true",
         default=None,
-        help="widen a range by a factor of ten while the best value is at its edge",
+        help="while a best value is at the edge of its range, widen that range tenfold and tune "
+        "again, at most three times",
     )
 
 
@@ -105,11 +109,14 @@ def _sweep(
 
     if options.learning_rates is not None:
         raise RequestError(
-            "--learning-rates is for a single learning rate to tune; in a sweep give --trials, "
-            "the runs of each study"
+            f"--learning-rates must be left out in a sweep; got {options.learning_rates}. Try "
+            "--trials, the values to try in each study"
         )
     if options.batch_size is not None:
         if "batch_sizes" in given:
-            raise RequestError("give --batch-size or --batch-sizes, not both")
+            raise RequestError(
+                f"--batch-size must be left out where --batch-sizes is given; got "
+                f"{options.batch_size}"
+            )
         given["batch_sizes"] = options.batch_size
     return sweep.each(tasks, **given, on_progress=on_progress)

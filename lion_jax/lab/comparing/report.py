@@ -1,4 +1,4 @@
-"""The report of a comparison: each rule at its best, and what could be chance."""
+"""The report of a comparison: each rule at its best, with intervals."""
 
 import dataclasses
 import math
@@ -79,7 +79,7 @@ class Comparison(Report):
         return comparisons_among(len(self.results), self.against is not None)
 
     def headline(self) -> str:
-        """The task, and who is ahead."""
+        """The task, and the best rule."""
         best = f"{self.best.rule} has the best {self.metric}, {mean_of(self.best)}"
         return f"{self.task['name']}, {len(self.results)} rules: {best}"
 
@@ -133,8 +133,8 @@ class Comparison(Report):
     def table(self) -> Table:
         """A row for each rule, the best first.
 
-        One against a rule says the difference to it, where one against the best says how wide the
-        good learning rates are and what it took.
+        If a rule to compare with was named, a column has the difference to it; else columns have
+        the range of good learning rates and the time that it took.
         """
         sizes, metric = self.task["examples"], self.metric
         if self.against is None:
@@ -198,7 +198,7 @@ class Comparison(Report):
         return in_words(found.mean, found.half, form, sign="+")
 
     def lines(self) -> list[str]:
-        """Sentences on who is ahead, by how much, and whether that could be chance."""
+        """Sentences on the best rule, the gaps of the others, and whether they could be chance."""
         baseline = self.baseline
         said = (
             f"the best test {self.metric}," if self.against is None else f"a test {self.metric} of"
@@ -213,7 +213,7 @@ class Comparison(Report):
         ]
 
     def _place(self, other: Result) -> str:
-        """How far a result is behind the baseline, or ahead of it."""
+        """A sentence on a result's distance to the baseline, behind or ahead."""
         if not math.isfinite(other.test):
             return f"{other.rule} has no finite test {self.metric}."
         if not math.isfinite(self.baseline.test):
@@ -240,17 +240,18 @@ class Comparison(Report):
         ]
 
     def _dead_steps(self) -> list[str]:
-        """A sentence on the trained weights that steps would not move if they were bfloat16."""
+        """A sentence on the trained weights that would not move if they were bfloat16."""
         shares = [
-            f"{result.dead_at_peak:.0%} ({result.dead_at_hundredth:.0%}) of {result.rule}'s"
+            f"{result.rule} {result.dead_at_peak:.0%} ({result.dead_at_hundredth:.0%})"
             for result in self.ranked
             if result.described["moves_by_rate"]
         ]
         if not shares:
             return []
         return [
-            "Rounded to the nearest bfloat16, a step of the peak learning rate (of a hundredth of "
-            f"it) would not move {', '.join(shares)} trained weights."
+            "If the trained weights were bfloat16, rounded to the nearest, a step of the peak "
+            "learning rate (of a hundredth of it) would not move a share of them: "
+            f"{', '.join(shares)}."
         ]
 
     def picture(self) -> Picture:

@@ -56,7 +56,7 @@ def compare(
       rules: names from ``lab.RULES``, :class:`~lion_jax.lab.Rule` objects, ``"optax.adafactor"``,
         ``"mine.py:rule"``, ``"lion(b1=0.95)"``; :func:`~lion_jax.lab.choosing.choose_rules` says
         more.
-      against: the name of one of the rules, which differences are taken to; None is the best.
+      against: the name of the rule to compare the others with; None is the best.
       learning_rates: how many trials each rule gets, at least 1.
       steps: training steps of a run, at least 1.
       seeds: runs for each trial, at least 1; a standard error needs 2.
@@ -65,8 +65,8 @@ def compare(
         stream has batches of its own.
       schedule: ``"cosine"`` (a warm-up over a twentieth of the steps, then a decay to 0) or
         ``"constant"``.
-      folder: where to keep what is finished, rule by rule, so that nothing is lost.
-      resume: whether to take from `folder` what an earlier call with the same arguments finished.
+      folder: a folder to save each finished rule in, so that nothing is lost.
+      resume: whether to go on with what an earlier call with the same arguments left in `folder`.
       on_progress: called with a :class:`~lion_jax.lab.Progress` now and then; None shows bars on a
         terminal and lines in a notebook.
 
@@ -85,7 +85,7 @@ def compare(
     known("schedule", schedule, SCHEDULES)
     check_whole("learning_rates", learning_rates, 1, MOST_TRIALS, "since each is recorded")
     if resume and folder is None:
-        raise RequestError("resume needs a folder to take what is finished from; got folder=None")
+        raise RequestError("resume needs the folder of the interrupted run; got folder=None")
     check_whole("steps", steps, 1, MOST_STEPS, "the largest of 32 bits")
     check_whole("seeds", seeds, 1, *most_seeds(task, steps))
     size = choose_batch_size(task, batch_size)

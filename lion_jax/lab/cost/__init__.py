@@ -1,4 +1,4 @@
-"""`lion-jax cost`: what a step stores, moves and sends on TPUs or GPUs, counted without one.
+"""`lion-jax cost`: the bytes of a step on TPUs or GPUs, counted without having one.
 
 The folder has the name of its function, so ``lab.cost(...)`` calls it: see
 :func:`lion_jax.lab.cost.run.cost`.

@@ -1,4 +1,4 @@
-"""The arrays that an instruction reads and writes, and how many of their elements."""
+"""The arrays that an instruction reads and writes, with numbers of elements."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}
 """The index of the operand that is the update; operand 0 is the array that it updates."""
 _ELEMENT_BY_ELEMENT = ("bitcast", "reshape", "copy", "transpose", "convert")
 _WITH_OPERANDS = ("all-gather-start", "collective-permute-start")
-"""Their results stand behind their operands, with which they share a tuple."""
+"""Operations that give a tuple of their operands and their results."""
 
 
 def reads(

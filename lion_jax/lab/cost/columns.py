@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from lion_jax.lab.cost.figures import PodCost
 
 _FLOOR = (
-    "Floor: parameters, gradients and all state read once, parameters and all state written once, "
-    "the best exchange, nothing besides."
+    "Floor: the least possible, with parameters, gradients and state read once, parameters and "
+    "state written once, and the best exchange."
 )
 
 
@@ -94,9 +94,10 @@ _OF_SLICES = Layout(
             _on_a_link_at_best,
         ),
     ),
-    "Stored, through HBM and temporary: bytes of a chip over the parameters that it holds. Sent: "
-    "over the model's parameters. Cheapest: in steps that take every shorter branch. "
-    f"{_FLOOR} A link: sent bytes times the links they cross, over a chip's outgoing links.",
+    "Stored, HBM and temporary: bytes of a chip, divided by the parameters that it holds. HBM: "
+    "bytes through memory in a step; cheapest: in a step that takes every shorter branch. Sent: "
+    "bytes that a chip sends, divided by all parameters. On a link: sent bytes times the links "
+    f"they cross, divided by a chip's outgoing links. {_FLOOR}",
 )
 _OF_GPUS = Layout(
     (
@@ -116,9 +117,9 @@ _OF_GPUS = Layout(
             lambda cost: f"{cost.network_floor / cost.parameters:.2g}",
         ),
     ),
-    "Stored, through HBM and temporary: bytes of a GPU over the parameters that it holds. Least: "
-    "in steps that take every shorter branch. Kernels: launches in a step, + those that move less "
-    "than 1 kB. NVLink and network: bytes that a GPU sends within its host and to others, over "
-    f"the model's parameters. {_FLOOR}",
+    "Stored, HBM and temporary: bytes of a GPU, divided by the parameters that it holds. HBM: "
+    "bytes through memory in a step; least: in a step that takes every shorter branch. Kernels: "
+    "launches in a step, + those that move less than 1 kB. NVLink and network: bytes that a GPU "
+    f"sends within its host and to others, divided by all parameters. {_FLOOR}",
 )
 LAYOUTS = {"tpu": _OF_SLICES, "gpu": _OF_GPUS}

@@ -11,15 +11,15 @@ from lion_jax.lab.cost.names import DTYPES, GENERATIONS, SHARDINGS, SIGN_SHARDIN
 from lion_jax.lab.cost.published import MODELS
 
 NAME = "cost"
-HELP = "count what a step stores, moves and sends on a TPU pod or on GPUs, without one"
+HELP = "count the bytes of a step on a TPU pod or on GPUs, without having one"
 DESCRIPTION = (
-    "Compile the step of each rule for a slice of a TPU pod or for NVIDIA GPUs, without one, and "
-    "count in the program what each chip stores, moves through its memory and sends, each with its "
-    "floor, and for GPUs the kernels that it launches. Needs a compiler: for TPUs the extra pods, "
-    "for GPUs the extra gpus; where it is missing, a message says how to install it. By default "
-    "the rules are lion and adamw, or lion alone with the shardings "
-    f"{' and '.join(SIGN_SHARDINGS)}. For example: lion-jax cost "
-    "--rules lion,adamw --model gpt2 --topology v5e:16x16 --sharding fsdp"
+    "Count what an optimizer's step costs on a TPU pod or on NVIDIA GPUs that you do not have: "
+    "the bytes that each chip stores, moves through its memory and sends, beside the least that "
+    "is possible, and on GPUs the kernels. They are counted in the program that the real compiler "
+    "makes; nothing is timed.\n\n"
+    "The compilers are packages. In a clone of the repository, for TPUs and for GPUs:\n\n"
+    "  uv run --with libtpu lion-jax cost --topology v5e:16x16\n"
+    "  uv run --extra gpus lion-jax cost --topology h100:8"
 )
 FOLDER = "cost"
 
@@ -30,37 +30,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument(
         "--model",
         default="gpt2",
-        help=f"one of: {', '.join(MODELS)}; or a JSON file of shapes, "
-        'such as {"w": [768, 3072], "b": [3072]}, nested at will',
+        help=f"model whose parameters are stepped: {', '.join(MODELS)}; or a JSON file of "
+        'shapes, such as {"w": [768, 3072], "b": [3072]}, which may be nested',
     )
     models.add_argument(
         "--task",
-        help="in place of a model, a task whose parameters are stepped: digits, text, or a "
-        "lab.Task of your own: mine.py:task",
+        help="task whose parameters are stepped, instead of a model: digits, text, or a lab.Task "
+        "of your own, as FILE.py:NAME",
     )
-    arguments.add_rules(parser, None)
+    arguments.add_rules(
+        parser,
+        None,
+        f"default: lion,adamw; with --sharding {' or '.join(SIGN_SHARDINGS)}, lion",
+    )
     parser.add_argument(
         "--topology",
         default="v5e:16x16",
         metavar="NAME",
-        help=f"a generation of TPUs ({', '.join(GENERATIONS)}) and a grid of chips, such as "
-        f"v5p:8x8x8; or a GPU ({', '.join(GPUS)}) and how many, such as h100, h100:8 or, on 32 "
-        "hosts, h100:32x8",
+        help=f"TPUs ({', '.join(GENERATIONS)}) and the grid of their chips, such as v5p:8x8x8; or "
+        f"GPUs ({', '.join(GPUS)}) and how many, such as h100, h100:8 or, on 32 hosts, h100:32x8",
     )
     parser.add_argument(
         "--sharding",
         default="fsdp",
-        help="; ".join(f"{name}: {what}" for name, what in SHARDINGS.items()),
+        help="where parameters, gradients and state are:\n"
+        + "\n".join(f"{name}: {what}" for name, what in SHARDINGS.items())
+        + "\n",
     )
     parser.add_argument(
         "--dtype",
-        help=f"of parameters and gradients: {', '.join(DTYPES)}; by default float32, or the "
-        "task's own",
+        help=f"dtype of parameters and gradients: {' or '.join(DTYPES)} (default: float32, or the "
+        "task's own)",
     )
 
 
 def reports(options: argparse.Namespace, on_progress: Any) -> Iterator[Any]:
-    """Ever longer lists of costs."""
+    """The costs so far, after each rule."""
     from lion_jax.lab.choosing import choose_task
     from lion_jax.lab.cost.run import cost
 

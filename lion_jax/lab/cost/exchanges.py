@@ -1,4 +1,4 @@
-"""Sentences and records of what chips exchange in a step."""
+"""Sentences and records of the exchanges between chips in a step."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ def assumptions(cost: "PodCost") -> Iterator[str]:
 def times(cost: "PodCost") -> Iterator[str]:
     """A line on the time for which the links between GPUs are busy at the rates assumed.
 
-    What is shorter than 10 µs is left out: latency, which is not counted, takes as long.
+    Times below 10 µs are left out: latency, which is not counted, takes as long.
     """
     gpu = cost.generation
     if not isinstance(gpu, Gpu):

@@ -144,7 +144,7 @@ def parse(name: str) -> tuple[Gpu, tuple[int, ...]]:
     hosts, on_each = (1, *extents)[-2:] if whole else (0, 0)
     if not (0 < hosts <= MOST_HOSTS and 0 < on_each <= PER_HOST):
         raise RequestError(
-            f"topology {name!r} is none of {kind}s; possible: {kind}, {kind}:1 to "
+            f"topology must be one {kind} or several; got {name!r}; possible: {kind}, {kind}:1 to "
             f"{kind}:{PER_HOST} on one host, {kind}:2x{PER_HOST} to {kind}:{MOST_HOSTS}x{PER_HOST} "
             f"on several, with at most {PER_HOST} on each"
         )

@@ -118,7 +118,7 @@ class Instruction:
 
     @property
     def source(self) -> str:
-        """The operation of the traced program that it stems from; empty where nobody says."""
+        """The operation of the traced program that it stems from; empty if unknown."""
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match.group(1) if match else ""
 

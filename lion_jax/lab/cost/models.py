@@ -1,4 +1,4 @@
-"""The parameters whose cost is asked for: a published model's, a task's, or a user's own."""
+"""Parameters to count the cost of: a published model's, a task's, or a user's own."""
 
 import json
 import math
@@ -93,7 +93,7 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise RequestError(f"cannot read the model {path} ({error.strerror or error})") from error
     except ValueError as error:
-        raise RequestError(f"the model {path} is no JSON ({error})") from error
+        raise RequestError(f"the model {path} must be JSON ({error})") from error
     for place, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None):
         if leaf is None:  # which jax takes for a tree without leaves
             _leaf(place, leaf, jnp.float32)

@@ -1,4 +1,4 @@
-"""Shardings, dtypes and topologies, by their names; imports no jax."""
+"""Shardings, dtypes and topologies by name; imports no jax."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -12,12 +12,12 @@ SHARDINGS = {
     "single": "one chip alone",
     "data": "parameters and state on every chip; each chip has gradients of its own part of the "
     "batch, which are averaged in float32",
-    "fsdp": "parameters, gradients and state split over all chips; the step alone",
-    "zero": "as data, with the state split over the chips (ZeRO-1): each steps its part, and the "
-    "new parameters are gathered",
-    "vote": "as data, with a momentum of each chip's own and a majority vote of signs in place of "
-    "the average of gradients; lion only",
-    "sign_gather": "as zero, with signs gathered in place of parameters; lion only",
+    "fsdp": "parameters, gradients and state split over all chips; only the step is counted",
+    "zero": "as data, but the state is split over the chips (ZeRO-1): each updates its part, and "
+    "the new parameters are gathered",
+    "vote": "as data, but each chip has a momentum of its own, and a majority vote of signs "
+    "replaces the average of gradients; lion only",
+    "sign_gather": "as zero, but signs are gathered instead of parameters; lion only",
 }
 SIGN_SHARDINGS = ("vote", "sign_gather")
 """The shardings in which the transformation itself exchanges what chips need of each other."""
@@ -85,7 +85,7 @@ def parse(name: Any) -> tuple[Generation | Gpu, tuple[int, ...]]:
     if not fits or any(
         n > most for n, most in zip(sorted(extents), sorted(generation.largest), strict=True)
     ):
-        raise RequestError(f"topology {name!r} is no slice of {kind}; {possible(kind)}")
+        raise RequestError(f"topology must be a slice of {kind}; got {name!r}; {possible(kind)}")
     return generation, extents
 
 

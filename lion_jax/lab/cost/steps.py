@@ -1,4 +1,4 @@
-"""An optimizer's step as a pod would run it: what is where, and who averages the gradients."""
+"""An optimizer's step as a pod would run it: the places of its arrays, and its exchanges."""
 
 import dataclasses
 import itertools
@@ -62,7 +62,7 @@ class Step:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}"
             raise self._refusal(f"cannot be traced ({reason})") from error
         if self.mesh.size > 1 and not _EXCHANGES.search(lowered.as_text()):
-            raise self._refusal("exchanges nothing, so that replicas would drift apart")
+            raise self._refusal("exchanges nothing, so the replicas would drift apart")
         return lowered
 
     def _refusal(self, why: str) -> RequestError:
@@ -72,8 +72,8 @@ class Step:
             "sign_gather": f"sign_gather({signs}, {axes})",
         }
         return RequestError(
-            f"sharding {self.sharding!r} needs a transformation that exchanges by itself; this one "
-            f"{why}. Try the rule 'lion', or optax.chain({exchanged[self.sharding]}, "
+            f"sharding {self.sharding!r} needs a transformation that exchanges signs itself; this "
+            f"one {why}. Try the rule 'lion', or optax.chain({exchanged[self.sharding]}, "
             "optax.scale_by_learning_rate(1e-3)) of lion_jax.distributed"
         )
 
@@ -130,7 +130,7 @@ def _zero(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
 
 
 def _vote(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> _Layout:
-    """Each chip has a state of its own, one behind the other along a dimension in front."""
+    """A layout in which each chip has its own state; all are stacked along a first dimension."""
 
     def step(params, gradients, state):
         params, state = _apply(tx, params, gradients, jax.tree.map(lambda x: x[0], state))
@@ -180,18 +180,18 @@ _LAYOUTS = {
 def sign_rule(
     name: str, sharding: str, axes: tuple[str, ...]
 ) -> optax.GradientTransformation | None:
-    """A rule of signs that exchanges them as a sharding says; None for any other sharding.
+    """The sign rule of a sharding that exchanges signs; None for any other sharding.
 
     Raises:
-      RequestError: a rule that is not made of signs.
+      RequestError: a rule that is not a sign rule.
     """
     if sharding not in SIGN_SHARDINGS:
         return None
     if name not in SIGN_RULES:
         others = [s for s in SHARDINGS if s not in SIGN_SHARDINGS]
         raise RequestError(
-            f"sharding {sharding!r} sends signs, of which {name!r} is not made; possible: the "
-            f"rule {', '.join(SIGN_RULES)} (--rules {','.join(SIGN_RULES)}), or the sharding "
+            f"sharding {sharding!r} exchanges signs, and {name!r} is not a sign rule; possible: "
+            f"the rule {', '.join(SIGN_RULES)} (--rules {','.join(SIGN_RULES)}), or the sharding "
             f"{', '.join(others)}"
         )
     signs = scale_by_sign_momentum(**SIGN_RULES[name])
@@ -246,7 +246,7 @@ def _mean(gradients: Any, params: Any) -> Any:
 
 
 def _local(params: Any, mesh: Mesh) -> Any:
-    """Gradients of each chip's own, one behind the other along a dimension in front."""
+    """Gradients that each chip has of its own, stacked along a first dimension."""
     each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     return jax.tree.map(
         lambda p: jax.ShapeDtypeStruct((mesh.devices.size, *p.shape), p.dtype, sharding=each),

@@ -1,4 +1,4 @@
-"""A table, sentences, a picture and records of costs, be they one or several."""
+"""The table, sentences, picture and records of one cost or of several."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -30,7 +30,7 @@ class Costs(Report):
         raise NotImplementedError
 
     def _texts(self) -> dict[str, Any]:
-        """Without the programs, which can be megabytes."""
+        """The texts of the report without the programs, which can be megabytes."""
         return Report._texts(self._without_text())
 
     def headline(self) -> str:
@@ -58,7 +58,7 @@ class Costs(Report):
         whole = Table(
             title=f"{settings['model']}, {first.parameters:,} {dtypes} parameters on "
             f"{settings['topology']}, {settings['sharding']}: {sharding}. "
-            f"In B/param but for {_others(columns)}.",
+            f"Bytes per parameter, except {_others(columns)}.",
             title_justify="left",
             caption=caption,
             caption_justify="left",
@@ -84,8 +84,8 @@ class Costs(Report):
         ]
         lines += dict.fromkeys(line for cost in costs for line in exchanges.assumptions(cost))
         lines += [
-            f"{cost.rule}: {cost.copies} kernels only copy, {cost.copied_bytes / cost.held:.2f} "
-            "of the B/param through HBM."
+            f"{cost.rule}: {cost.copies} kernels do nothing but copy; they move "
+            f"{cost.copied_bytes / cost.held:.2f} of the B/param through HBM."
             for cost in costs
             if cost.copies and costs[0].generation.platform == "gpu"
         ]
@@ -97,19 +97,20 @@ class Costs(Report):
             if named:
                 coarse.setdefault(", ".join(named[:4]) + more, []).append(cost.rule)
         lines += [
-            f"{', '.join(rules)}: split over fewer than {chips}, which do not divide them: {named}."
+            f"{', '.join(rules)}: split over fewer than {chips}, because {costs[0].chips} does not "
+            f"divide their dimensions: {named}."
             for named, rules in coarse.items()
         ]
         lines += [
-            f"{cost.rule}: arrays lie in tiles that are not full; with their padding "
-            f"{cost.stored_in_tiles / 1e6:.2f} MB stored, "
+            f"{cost.rule}: with the padding of tiles that are not full, "
+            f"{cost.stored_in_tiles / 1e6:.2f} MB stored and "
             f"{cost.traffic.most.in_tiles / cost.held:.2f} B/param through HBM."
             for cost in costs
             if cost.stored_in_tiles > _FULL * cost.stored_bytes
         ]
         return lines + [
-            f"{cost.rule}: the loop {loop} runs as often as its data says; it counts once, so the "
-            "figures are a least."
+            f"{cost.rule}: how often the loop {loop} runs depends on the data. It is counted once, "
+            "so the figures are lower bounds."
             for cost in costs
             for loop in cost.traffic.unknown_loops
         ]

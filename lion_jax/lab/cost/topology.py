@@ -166,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _told(environment: Mapping[str, str]) -> Iterator[None]:
-    """The variables that a compiler reads when it is loaded; what the user has set stays."""
+    """Variables that a compiler reads when it is loaded; those that the user has set stay."""
     missing = environment.keys() - os.environ.keys()
     os.environ.update({variable: environment[variable] for variable in missing})
     try:

@@ -116,8 +116,8 @@ class Traffic:
     Attributes:
       most: bytes through HBM, where each `conditional` takes its dearest branch.
       least: the same with the cheapest branches.
-      collectives: those of the branches that send most, be they the dearest or not.
-      unknown_loops: loops of which nobody knows how often they run; counted once.
+      collectives: those of the branches that send most, even if others move more.
+      unknown_loops: loops whose number of runs is unknown; counted once.
     """
 
     most: Moved = Moved()

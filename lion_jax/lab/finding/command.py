@@ -6,10 +6,10 @@ from lion_jax.lab import arguments
 
 NAME = "find"
 ALIASES = ("find-lr",)
-HELP = "find a learning rate in one short run"
+HELP = "suggest a learning rate from one short run"
 DESCRIPTION = (
-    "Train each rule while its learning rate grows at every step, on a logarithmic scale, and "
-    "suggest the rate at which the smoothed loss is lowest."
+    "Suggest where to begin the search for a learning rate: train each rule while its learning "
+    "rate grows at every step, and take the rate at which the smoothed loss is lowest."
 )
 FUNCTION = "find"
 FOLDER = "lr-finder"
@@ -20,11 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_task(parser)
     arguments.add_rules(parser, "lion")
     for name, text in (
-        ("low", "first learning rate; by default a tenth of the rule's smallest in lion-jax list"),
-        ("high", "last learning rate; by default ten times the rule's largest there"),
+        ("low", "first learning rate (default: a tenth of the rule's smallest in lion-jax list)"),
+        ("high", "last learning rate (default: ten times the rule's largest there)"),
     ):
         parser.add_argument(f"--{name}", type=arguments.rate, metavar="LR", help=text)
     arguments.add_counts(
-        parser, steps=(200, "steps, at least 40"), seeds=(3, "runs, each with its own suggestion")
+        parser, steps=(200, "training steps, at least 40"), seeds=(3, "runs with different seeds")
     )
     arguments.add_batches(parser, schedule=False)

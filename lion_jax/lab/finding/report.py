@@ -1,4 +1,4 @@
-"""The report of a learning-rate range test: suggestions, and the losses that they come from."""
+"""The report of a learning-rate range test: the suggestions and the losses behind them."""
 
 import dataclasses
 import math
@@ -129,9 +129,9 @@ class Finding(Report):
         columns = Table(
             title=Text(self.title()),
             title_justify="left",
-            caption="Suggestion: where the smoothed loss is lowest. Steepest: where it falls "
-            "fastest, a customary and more careful choice. Diverged: where it is back where it "
-            "began, or the loss is not finite.",
+            caption="Learning rates at which: the smoothed loss is lowest (suggestion); it falls "
+            "fastest, a customary and more careful choice (steepest); it is back at its first "
+            "value or not finite (diverged at).",
             caption_justify="left",
             box=rich.box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
@@ -163,7 +163,7 @@ class Finding(Report):
         ]
 
     def picture(self) -> Picture:
-        """Loss against learning rate for each rule: each seed's, and what it suggests."""
+        """Loss against learning rate for each rule and seed, with the suggestion."""
         columns = min(len(self.tests), 2)
         rows = -(-len(self.tests) // columns)
         figure = Picture(figsize=(4 + 4 * columns, 1 + 4 * rows), dpi=150, layout="constrained")
@@ -194,16 +194,19 @@ def _lines(test: RangeTest) -> list[str]:
         lines.append(f"No suggestion: {len(found)} of {seeds} seeds have one.")
     elif seeds == 1:
         lines.append(
-            f"Suggested learning rate: {test.suggestion:.2g}, of one seed: other batches may "
+            f"Suggested learning rate: {test.suggestion:.2g}, from one seed; other batches may "
             "suggest another."
         )
     else:
         lines.append(
-            f"Suggested learning rate: {test.suggestion:.2g}, the geometric mean of "
-            f"{len(found)} of {seeds} seeds, from {found.min():.2g} to {found.max():.2g}."
+            f"Suggested learning rate: {test.suggestion:.2g}, the geometric mean over "
+            f"{len(found)} of {seeds} seeds, which range from {found.min():.2g} to "
+            f"{found.max():.2g}."
         )
     if test.suggestion is not None:
-        lines.append(f"It is {CRITERION}: a peak to tune around, by a factor of four either way.")
+        lines.append(
+            f"It is {CRITERION}. Tune the peak from there, up to four times smaller and larger."
+        )
     objections = [reading.objection for reading in test.readings if reading.objection]
     return lines + [
         f"For {objections.count(objection)} of {seeds} seeds {objection}."
@@ -242,7 +245,7 @@ def _mark_suggestion(axes: Axes, test: RangeTest) -> None:
 
 
 def _loss_limits(losses: np.ndarray, smoothed: np.ndarray) -> tuple[float, float] | None:
-    """All losses but those of an explosion."""
+    """The range of all losses but those of an explosion."""
     finite = losses[np.isfinite(losses)]
     if not finite.size:
         return None

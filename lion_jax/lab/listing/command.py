@@ -1,17 +1,21 @@
-"""The arguments of `lion-jax list`, and what it prints."""
+"""The arguments of `lion-jax list`, and its output."""
 
 import argparse
 
 NAME = "list"
-HELP = "name the tasks, rules, models and topologies"
-DESCRIPTION = "Name what --task, --rules, --model and --topology know, with a line on each."
+HELP = "list the tasks, rules, models and topologies"
+DESCRIPTION = (
+    "List the names that --task, --rules, --model and --topology take, with a line on each."
+)
 KINDS = ("tasks", "rules", "models", "topologies")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what this command takes."""
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; or all")
-    parser.add_argument("--plain", action="store_true", help="names alone, one in a line")
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help=f"one or several of: {', '.join(KINDS)}; or all"
+    )
+    parser.add_argument("--plain", action="store_true", help="print the names only, one per line")
 
 
 def run(options: argparse.Namespace) -> int:

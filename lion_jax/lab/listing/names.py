@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import rich.box
 from rich.table import Table
 
 from lion_jax.lab.cost.gpus import GPUS, PER_HOST
@@ -19,9 +20,9 @@ class Section(NamedTuple):
     """Names of a kind.
 
     Attributes:
-      title: what they are.
-      columns: what there is to say of each.
-      rows: a name and what is said of it.
+      title: the kind of name.
+      columns: the headings.
+      rows: the cells, each row with a name first.
     """
 
     title: str
@@ -34,8 +35,16 @@ class Section(NamedTuple):
         return [row[0] for row in self.rows]
 
     def table(self) -> Table:
-        """The names with what is said of them."""
-        table = Table(*self.columns, title=self.title, title_justify="left")
+        """The names with their descriptions."""
+        table = Table(
+            title=self.title,
+            title_justify="left",
+            box=rich.box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        for name in self.columns:
+            table.add_column(name, overflow="fold")  # a call longer than its column is broken
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -50,17 +59,17 @@ def sections(kinds: Sequence[str]) -> Iterator[Section]:
             (r.name, r.description, "{:g} to {:g}".format(*r.learning_rates), _decays(r))
             for r in IN_FLOAT32.values()
         ]
-        columns = ("rule", "what is fixed", "learning rates", "decays in\na sweep")
+        columns = ("rule", "what it is", "learning\nrates", "weight decays\nin a sweep")
         yield Section("Rules", columns, rows)
-        yield _rules("In fewer bytes", IN_FEWER_BYTES)
-        yield _rules("Among replicas, for compare", AMONG_REPLICAS)
+        yield _rules("Rules in fewer bytes", IN_FEWER_BYTES)
+        yield _rules("Rules that split a batch among replicas, for compare", AMONG_REPLICAS)
     if "models" in kinds:
         models = [(name, model.description) for name, model in MODELS.items()]
         yield Section("Models, for cost", ("model", "what it is"), models)
     if "topologies" in kinds:
         slices = [(f"{n}:{s}", f"TPU {n}") for n, of in GENERATIONS.items() for s in of.shapes]
         gpus = [(n, of.title) for n, of in GPUS.items()]
-        gpus += [(f"{n}:{PER_HOST}", f"a host of {PER_HOST}") for n in GPUS]
+        gpus += [(f"{n}:{PER_HOST}", f"one host of {PER_HOST}") for n in GPUS]
         gpus += [(f"{n}:32x{PER_HOST}", f"32 hosts of {PER_HOST}") for n in GPUS]
         yield Section("Topologies, for cost", ("topology", "what it is"), slices + gpus)
 

@@ -1,1 +1,1 @@
-"""How it is trained: rules of one's own and those that come with the lab."""
+"""Update rules: your own, and those that come with the lab."""

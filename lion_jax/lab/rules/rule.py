@@ -57,9 +57,8 @@ class Rule:
       tuned: the smallest and largest value of each further argument to tune; on a logarithmic scale
         where the smallest is > 0. Every rule gets equally many trials, whatever it tunes.
       fixed: further arguments, which stay as they are.
-      tunable: the smallest and largest value of each argument that is tuned only where rules are
-        tuned wholly, as ``lab.sweep`` does; ``{}`` says that there is none beside those in `tuned`,
-        None that nobody has said.
+      tunable: the smallest and largest value of each argument that only ``lab.sweep`` tunes. If
+        there is none beside those in `tuned`, give ``{}``: a sweep refuses None.
       description: one line on what is fixed; by default the call.
       moves_by_rate: whether each entry moves by about the learning rate, as with Lion and Adam,
         rather than by a multiple of its gradient or its leaf's norm.
@@ -69,7 +68,7 @@ class Rule:
         the rule exchanges what it needs along the axis ``"replicas"``. With 1 there is no axis.
 
     Raises:
-      RequestError: a range that is none, a `make` that cannot be called; a ``ValueError``.
+      RequestError: a range with a wrong end, a `make` that cannot be called; a ``ValueError``.
 
     Example:
       >>> import optax
@@ -90,7 +89,7 @@ class Rule:
     tunable: Mapping[str, tuple[float, float]] | None = None
 
     def __post_init__(self):
-        """Refuses ranges that are none."""
+        """Checks the ranges."""
         if not callable(self.make):
             raise RequestError(
                 f"make must be a function of a learning rate; got {self.make!r}. {_TRY}"

@@ -16,7 +16,7 @@ from lion_jax.lab.sweeping.cells import Cell, Place, Tuned, along
 
 _LABELS = {"size": "size of the model", "batch_size": "batch size", "steps": "steps"}
 _CLIP = 0.5
-"""Beyond this relative error the colour grows no darker."""
+"""The relative error beyond which the colour grows no darker."""
 _COLUMNS = 4
 
 

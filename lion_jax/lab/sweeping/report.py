@@ -1,4 +1,4 @@
-"""The report of a sweep: who is ahead in which cell, and what could be chance."""
+"""The report of a sweep: the differences in each cell, with intervals."""
 
 import dataclasses
 import math
@@ -194,7 +194,7 @@ class Sweep(Report):
         return comparisons_among(len(cell.results), self.against is not None)
 
     def lines(self) -> list[str]:
-        """A sentence for each cell on who is told apart, and one on the edges of the ranges."""
+        """A sentence for each cell on the rules told apart, and one on the edges of the ranges."""
         return [*(self._verdict(cell) for cell in self.cells), *self._edges()]
 
     def _verdict(self, cell: Cell) -> str:
@@ -230,7 +230,7 @@ class Sweep(Report):
         if not found:
             return []
         shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-        how = "" if self.settings["extend"] else "; --extend widens it"
+        how = "" if self.settings["extend"] else "; --extend widens the range"
         return [f"* The best value is the smallest or largest tried for {shown}{how}."]
 
     def picture(self) -> Picture:

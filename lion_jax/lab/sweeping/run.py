@@ -62,19 +62,19 @@ def sweep(
       tasks: one or several, as :func:`~lion_jax.lab.compare` takes them.
       rules: one or several, as :func:`~lion_jax.lab.compare` takes them. Each must declare what to
         tune beside its learning rate, as those in ``lab.RULES`` do.
-      against: the name of one of the rules, which differences are taken to; None is the best.
+      against: the name of the rule to compare the others with; None is the best.
       sizes: sizes of the model, at least 1, for tasks that take a `size`; None is the task's own.
       batch_sizes: as of :func:`~lion_jax.lab.compare`; None is one, 64.
       steps: one or several numbers of training steps.
       trials: runs of a study, at least 1.
       studies: how many, at least 1.
       seeds: fresh seeds for the chosen values, at least 1; an interval needs 2.
-      first_seed: the first study's seed; another one repeats the sweep with other luck.
-      extend: whether to widen a range by a factor of ten, and tune again, while the best value is
-        the smallest or largest tried; at most three times.
+      first_seed: the first study's seed; another one gives an independent repetition.
+      extend: whether to widen a range by a factor of ten and tune again, at most three times,
+        while the best value is the smallest or largest tried.
       schedule: ``"cosine"`` or ``"constant"``.
-      folder: where to keep what is finished, so that nothing is lost.
-      resume: whether to take from `folder` what earlier calls finished: other cells and rules too.
+      folder: a folder to save finished work in, so that nothing is lost.
+      resume: whether to go on with what earlier calls left in `folder`, also for other cells.
       jobs: how many rules to train side by side; None is one for each core of a CPU.
       on_progress: called with a :class:`~lion_jax.lab.Progress` now and then; None shows bars on a
         terminal and lines in a notebook.
@@ -99,7 +99,7 @@ def sweep(
     if jobs is not None:
         check_whole("jobs", jobs, 1)
     if resume and folder is None:
-        raise RequestError("resume needs a folder to take what is finished from; got folder=None")
+        raise RequestError("resume needs the folder of the interrupted run; got folder=None")
     protocol = Protocol(trials, studies, seeds, first_seed, extend, schedule)
     work = list(_work(tasks, rules, sizes, batch_sizes, steps, against, protocol))
     settings = protocol._asdict()

@@ -11,7 +11,7 @@ from lion_jax.lab.errors import RequestError, check_whole
 from lion_jax.lab.tasks.task import Task
 
 BATCH_SIZE = 64
-"""Examples in a batch where nobody says."""
+"""The default number of examples in a batch."""
 
 
 class Epochs(NamedTuple):
@@ -45,7 +45,7 @@ class Batches(NamedTuple):
 
 
 def choose_batch_size(task: Task, batch_size: Any) -> int:
-    """The size of a task's batches: what somebody asked for, else 64 or all examples if fewer.
+    """The size of a task's batches: the one asked for, else 64, or all examples if there are fewer.
 
     Raises:
       RequestError: a size that cannot be, or one for a stream, whose batches have their own.

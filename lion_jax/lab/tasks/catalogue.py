@@ -55,4 +55,4 @@ def _task(name: str) -> Callable[..., Task]:
 TASKS: dict[str, Callable[..., Task]] = {
     name: _task(name) for name in ("digits", "text", "mnist", "phonemes", "diamonds")
 }
-"""By name, a function that makes the task; its argument `size` makes the model larger."""
+"""The functions that make the tasks, by name; `size` makes the model larger."""

@@ -1,4 +1,4 @@
-"""Data in three splits: what is a split, and what it is known by."""
+"""Data in three splits: making them, checking them, and their hashes."""
 
 import hashlib
 import itertools
@@ -15,9 +15,9 @@ class Data(NamedTuple):
     """Data in three splits, each a tree of arrays with a leading axis of examples.
 
     Attributes:
-      train: what is trained on; or a function `step -> batch` of a stream.
-      validation: what chooses the learning rate.
-      test: what the reported figures come from.
+      train: the examples to train on; or a function `step -> batch`, a stream.
+      validation: the examples that choose the learning rate.
+      test: the examples that the reported figures come from.
     """
 
     train: Any
@@ -49,7 +49,8 @@ def split(data: Any, shares: tuple[float, float, float] = (0.6, 0.2, 0.2), seed:
       A :class:`Data`, for ``lab.Task(init, loss, *data)``.
 
     Raises:
-      RequestError: arrays of different lengths, shares that are none, a split without an example.
+      RequestError: arrays of different lengths, shares that are not > 0 or exceed 1, a split
+        without an example.
     """
     if len(shares) != 3 or not all(s > 0 for s in shares) or not sum(shares) < 1 + 1e-9:
         raise RequestError(f"shares must be three numbers > 0, at most 1 in all; got {shares}")

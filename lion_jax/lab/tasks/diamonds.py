@@ -17,7 +17,7 @@ _GRADES = {
     "color": tuple("JIHGFED"),
     "clarity": ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF"),
 }
-"""From the worst to the best."""
+"""The grades, from the worst to the best."""
 _DIMENSIONS = ("x", "y", "z")
 _NUMBERS = ("carat", "depth", "table", *_DIMENSIONS)
 

@@ -13,7 +13,7 @@ from lion_jax.lab.tasks.task import Task
 _Init = Callable[[jax.Array], tuple[Any, Any]]
 """`key -> (params, state)`."""
 _Run = Callable[[Callable[..., Any], bool], Callable[..., tuple[Any, Any]]]
-"""From a function of a module, and whether it trains, to `(params, state, key, *arguments)`."""
+"""A function of a module, and whether it trains, to `(params, state, key, *arguments)`."""
 
 
 def task_of(

@@ -1,4 +1,4 @@
-"""A task: parameters to train, their loss, data in three splits, and what is measured."""
+"""A task: parameters to train, their loss, data in three splits, and metrics."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -9,11 +9,11 @@ from lion_jax.lab import arguments
 from lion_jax.lab.timing.names import DTYPES, RULES
 
 NAME = "bench"
-HELP = "time a step of lion_jax, optax and what else is installed"
+HELP = "time a step of lion_jax, optax and other installed packages"
 DESCRIPTION = (
-    "Time optimizers side by side on the default device: a step, compilation, memory, and the "
-    "share of the memory's bandwidth. flashoptim-jax, lion-pytorch, bitsandbytes and torch run "
-    "beside lion_jax and optax where they are installed."
+    "Time optimizers on this machine, side by side: a step, its compilation, its memory, and how "
+    "much of the memory's bandwidth it uses. lion_jax is timed against optax, and against "
+    "flashoptim-jax, lion-pytorch, bitsandbytes and torch where they are installed."
 )
 FOLDER = "benchmark"
 
@@ -25,17 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.size,
         default="20M",
         metavar="N",
-        help="parameters, such as 5e6, 124M or 1B",
+        help="number of parameters, such as 5e6, 124M or 1B",
     )
     parser.add_argument("--dtype", default="float32", help=f"one of: {', '.join(DTYPES)}")
     parser.add_argument(
-        "--rules", help=f"comma-separated, from: {', '.join(RULES)}; by default all"
+        "--rules",
+        help=f"rules to time, separated by commas: {', '.join(RULES)} (default: all)",
     )
     arguments.add_counts(
         parser,
-        blocks=(12, "transformer blocks of 12 arrays each, over which the parameters are spread"),
-        rounds=(20, "samples for each optimizer"),
-        compilations=(3, "compilations of each program"),
+        blocks=(12, "transformer blocks to spread the parameters over, 12 arrays each"),
+        rounds=(20, "timings of each optimizer"),
+        compilations=(3, "timed compilations of each program"),
     )
 
 

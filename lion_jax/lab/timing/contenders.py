@@ -26,7 +26,7 @@ class Runner(Protocol):
 
     Attributes:
       state_bytes: memory that stays between steps beside parameters and gradients.
-      scratch_bytes: temporary memory of a step; None where nobody says.
+      scratch_bytes: temporary memory of a step; None if unknown.
     """
 
     state_bytes: int

@@ -45,7 +45,7 @@ class Measurement:
       seconds: time of a step, for each round.
       compile_seconds: rows of a :class:`CompileSeconds`; None where nothing is compiled.
       state_bytes: memory that stays between steps beside parameters and gradients.
-      scratch_bytes: temporary memory of a step; None where nobody says.
+      scratch_bytes: temporary memory of a step; None if unknown.
       least_bytes: bytes that a step has to read and write; None where that differs between steps.
     """
 
@@ -140,25 +140,25 @@ class Benchmark(Report):
         ]
 
     def table(self) -> Tables:
-        """The steps, and what surrounds them; sections by rule, optax first in each."""
+        """A table of the steps and one of compilation and memory; optax first for each rule."""
         settings = self.settings
         steps = _table(
             f"Steps on {self.device}: {self._tree()}",
             f"Medians of {settings['rounds']} rounds of {settings['steps_per_round']} steps, in "
-            "random order, with quartiles. Ratios are taken within rounds. Bandwidth: the bytes "
-            "that a step has to move over its time, as a share of what reading and writing an "
-            f"array in place reaches ({np.median(self.pass_seconds) * 1e3:.2f} ms for the same "
-            "number of float32).",
-            ["step\nms", "time over\noptax's", "share of\nbandwidth"],
+            "random order. Relative time: divided by optax's in the same round, with quartiles; "
+            "below 1 is faster. Bandwidth: the bytes that a step has to move, divided by its "
+            "time, as a share of what reading and writing an array in place reaches "
+            f"({np.median(self.pass_seconds) * 1e3:.2f} ms for the same number of float32).",
+            ["step\nms", "relative\ntime", "share of\nbandwidth"],
         )
         programs = _table(
             "Compilation and memory",
-            f"Compilations: {settings['compilations']} of each, medians with extremes. State: what "
-            "stays between steps beside parameters and gradients. Scratch: what a step needs "
-            "besides.",
+            f"Compilations: {settings['compilations']} of each, times divided by optax's, medians "
+            "with extremes. State: bytes that stay between steps, beside parameters and "
+            "gradients. Scratch: further bytes that a step needs.",
             [
-                "trace+lower\nover optax's",
-                "compile\nover optax's",
+                "trace+lower\nrelative",
+                "compile\nrelative",
                 "state\nB/param",
                 "scratch\nB/param",
             ],
@@ -185,7 +185,7 @@ class Benchmark(Report):
         return Tables(steps, programs)
 
     def lines(self) -> list[str]:
-        """Sentences on how lion_jax fares against optax, and on who did not run."""
+        """Sentences on lion_jax beside optax, and on contenders that did not run."""
         lines = [
             f"{m.rule}: lion_jax takes {_ms(m)}, optax {_ms(self._of_optax(m))}: "
             f"{_verdict(self.step_ratio(m))}."
@@ -205,7 +205,7 @@ class Benchmark(Report):
         for y, m, spread in zip(rows, self.measurements, spreads, strict=True):
             axes.barh(y, spread.median, color=colours.get(m.package, COLOURS[1]))
             axes.hlines(y, spread.low, spread.high, color="black", linewidth=1.5)
-            ratio = f", {self.step_ratio(m).median:.2f} of optax's time"
+            ratio = f", {_verdict(self.step_ratio(m))}"
             axes.annotate(
                 _ms(m) + (ratio if m.package != "optax" else ""),
                 (spread.high, y),
@@ -254,7 +254,7 @@ def _ratio(m: Measurement, spread: Spread) -> str:
 
 
 def _verdict(ratio: Spread) -> str:
-    """The ratio to optax's time in words, where its quartiles lie on one side of 1."""
+    """The ratio to optax's time in words; no difference where its quartiles include 1."""
     if ratio.low <= 1 <= ratio.high:
         return "no clear difference"
     if ratio.median < 1:

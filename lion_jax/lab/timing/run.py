@@ -152,7 +152,7 @@ def _without_cache() -> Iterator[None]:
 def _start(
     entrants: list[Contender], params: Any, tell: Tell
 ) -> tuple[list[tuple[Contender, Runner]], dict[str, str]]:
-    """Who is ready to run, and who is not, with the reason."""
+    """The contenders that are ready to run, and the reasons of those that are not."""
     runners, left_out = [], {}
     for i, contender in enumerate(entrants):
         tell("starting", i, len(entrants))

@@ -1,1 +1,1 @@
-"""`lion-jax watch`: what a rule does, step by step."""
+"""`lion-jax watch`: the work of a rule, step by step."""

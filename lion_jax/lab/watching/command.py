@@ -5,12 +5,12 @@ import argparse
 from lion_jax.lab import arguments
 
 NAME = "watch"
-HELP = "watch norms, cosines and sign flips over the steps of a run"
+HELP = "record what a rule does at each step: loss, norms, sign flips"
 DESCRIPTION = (
-    "Train each rule once and record the loss and the metrics of its steps: norms of gradients, "
-    "updates, parameters and moments, their cosines, how many entries step downhill, and of sign "
-    "rules how many signs flip. For example: lion-jax watch --rules lion,adamw "
-    "--learning-rate lion=1e-3,adamw=1e-2 --every 10"
+    "See what update rules do: train each once and record at each step the loss, the norms of "
+    "gradient, update, parameters and moment, the cosines between them, how many entries step "
+    "downhill, and for sign rules how many signs flip.\n\n"
+    "Example: lion-jax watch --learning-rate lion=1e-3,adamw=1e-2 --every 10"
 )
 FUNCTION = "watch"
 FOLDER = "watch"
@@ -24,14 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=arguments.rates,
         metavar="LR",
-        help="peak for all rules, such as 1e-3, or for some, such as lion=1e-3,adamw=1e-2; "
-        "by default tuned first, as lion-jax compare does by default",
+        help="peak learning rate: one for all rules, such as 1e-3, or one for each, such as "
+        "lion=1e-3,adamw=1e-2. Rules without one are tuned first, as by lion-jax compare",
     )
-    arguments.add_counts(parser, steps=(600, "steps of a run"), every=(1, "record every Nth step"))
+    arguments.add_counts(parser, steps=(600, "training steps"), every=(1, "record every Nth step"))
     parser.add_argument(
-        "--seed", type=arguments.whole, default=0, metavar="N", help="of parameters and batches"
+        "--seed",
+        type=arguments.whole,
+        default=0,
+        metavar="N",
+        help="seed of parameters and data",
     )
     arguments.add_batches(parser)
     parser.add_argument(
-        "--per-parameter", action="store_true", help="record each metric for each parameter too"
+        "--per-parameter", action="store_true", help="record the metrics of each parameter too"
     )

@@ -110,10 +110,10 @@ class Observation(Report):
         columns = Table(
             title=Text(self.title()),
             title_justify="left",
-            caption="Norms: of the parameters before the step, of the moment after it. Cos: cosine "
-            "of update and gradient, below 0 where the step goes downhill. Agree: share of entries "
-            "that step downhill. Flip: share of the updates' signs that turned from one step to "
-            "the next. Rows: medians of the first, the middle and the last tenth of the steps.",
+            caption="Rows: medians over the first, the middle and the last tenth of the steps. "
+            "Norms: param before the step, moment after it. Cos u, g: cosine of update and "
+            "gradient; below 0 the step goes downhill. Agree: share of entries that step "
+            "downhill. Flip: share of signs that changed since the step before.",
             caption_justify="left",
             box=rich.box.SIMPLE_HEAD,
             padding=0,
@@ -140,7 +140,7 @@ class Observation(Report):
         return columns
 
     def lines(self) -> list[str]:
-        """Sentences on where the learning rates are from, and on runs that diverged."""
+        """Sentences on the origin of the learning rates, and on runs that diverged."""
         rates, tuned = self.learning_rates, self.settings["tuned"]
         lines = []
         if tuned:

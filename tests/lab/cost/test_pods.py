@@ -62,7 +62,7 @@ def test_a_model_is_a_file_of_shapes_or_a_tree(tmp_path):
         ('{"w": [1000000000000, 1000000000000]}', r"at most 1e\+14; got 1e\+24"),
         ('{"w": [3], "b": {"x": null}}', r"leaf at \['b'\]\['x'\] must be a shape, .* got null"),
         ("null", "leaf at the root must be a shape, .* got null"),
-        ("{", "is no JSON"),
+        ("{", "must be JSON"),
         (None, r"cannot read the model .* \(No such file"),
     ],
 )
@@ -90,15 +90,18 @@ def test_a_model_that_is_none_is_refused_with_the_place(text, message, tmp_path)
         (["--sharding=ddp"], "unknown sharding 'ddp'. Possible: single, data, fsdp"),
         (
             ["--sharding=vote", "--rules=lion,adamw"],
-            "which 'adamw' is not made; possible: the rule lion (--rules lion), or the sharding",
+            "'adamw' is not a sign rule; possible: the rule lion (--rules lion), or the sharding",
         ),
         (["--dtype=int8"], "unknown dtype 'int8'. Possible: float32, bfloat16"),
         (["--topology=v9:2x2"], "unknown topology 'v9:2x2'. Possible: v5e:16x16, "),
-        (["--topology=v5e"], "topology 'v5e' is no slice of v5e; possible: v5e:1x1, v5e:2x2, "),
-        (["--topology=v5e:8x8x8"], "is no slice of v5e; possible: v5e:1x1"),
-        (["--topology=v5e:32x32"], "is no slice of v5e; possible: v5e:1x1"),
-        (["--topology=v5p:8x8"], "is no slice of v5p; possible: v5p:2x2x1"),
-        (["--topology=v5p:0x4x4"], "is no slice of v5p; possible: v5p:2x2x1"),
+        (
+            ["--topology=v5e"],
+            "topology must be a slice of v5e; got 'v5e'; possible: v5e:1x1, v5e:2x2, ",
+        ),
+        (["--topology=v5e:8x8x8"], "must be a slice of v5e; got 'v5e:8x8x8'; possible: v5e:1x1"),
+        (["--topology=v5e:32x32"], "must be a slice of v5e; got 'v5e:32x32'; possible: v5e:1x1"),
+        (["--topology=v5p:8x8"], "must be a slice of v5p; got 'v5p:8x8'; possible: v5p:2x2x1"),
+        (["--topology=v5p:0x4x4"], "must be a slice of v5p; got 'v5p:0x4x4'; possible: v5p:2x2x1"),
     ],
 )
 def test_what_no_pod_has_is_refused_in_one_line(arguments, message, tmp_path, capsys):
@@ -119,7 +122,7 @@ def test_a_model_or_a_task_is_counted_but_not_both(capsys):
 @pytest.mark.parametrize("rules", [["lion", "lars", "adamw"], ["lion", lion_jax.lion], ["lion", 3]])
 def test_all_rules_are_checked_before_the_compiler_is_asked_for(rules, monkeypatch):
     monkeypatch.setattr(run, "describe", lambda name: pytest.fail("the compiler is asked for"))
-    with pytest.raises(RequestError, match=r"'lars' is not made|must be a name or a lab\.Rule"):
+    with pytest.raises(RequestError, match=r"'lars' is not a sign rule|must be a name or a lab\.R"):
         cost(ONE, rules, "v5e:2x2", "vote")
 
 

@@ -65,10 +65,11 @@ def test_the_summary_names_collectives_padding_whole_parameters_and_unknown_loop
     text = "\n".join(lines)
     assert "lion: 2 all-reduce of f32 among 4 chips: 1 kB sent by each chip, 2.00 links" in text
     assert (
-        "lion, newton: split over fewer than 4 chips, which do not divide them: ['b'] (2)." in text
+        "lion, newton: split over fewer than 4 chips, because 4 does not divide their dimensions: "
+        "['b'] (2)." in text
     )
-    assert "lion: arrays lie in tiles that are not full; with their padding 0.00 MB stored" in text
-    assert "newton: the loop jit(step)/while runs as often as its data says; it counts once" in text
+    assert "lion: with the padding of tiles that are not full, 0.00 MB stored" in text
+    assert "newton: how often the loop jit(step)/while runs depends on the data. It is" in text
     assert synthetic(stored_in_tiles=2000.0, coarse={}, exchanges=()).lines() == []
 
 
@@ -76,7 +77,8 @@ def test_each_cost_says_what_it_does_not_split():
     costs = several(synthetic("lion", coarse={}), synthetic("adamw", coarse={"[0].mu['w']": 1}))
     lines = [line for line in costs.lines() if "split over" in line]
     assert lines == [
-        "adamw: split over fewer than 4 chips, which do not divide them: [0].mu['w'] (1)."
+        "adamw: split over fewer than 4 chips, because 4 does not divide their dimensions: "
+        "[0].mu['w'] (1)."
     ]
 
 
@@ -217,8 +219,8 @@ def test_the_summary_of_gpus_says_what_is_assumed_of_links_once():
         "between the 2 hosts a network, assumed to take 50 GB/s from each GPU. A group on several "
         "hosts reduces and gathers within each host first, then between the GPUs of one rank. "
         "Rates are of data sheets, in one direction.",
-        "lion: 4 kernels only copy, 4.00 of the B/param through HBM.",
-        "adamw: 4 kernels only copy, 4.00 of the B/param through HBM.",
+        "lion: 4 kernels do nothing but copy; they move 4.00 of the B/param through HBM.",
+        "adamw: 4 kernels do nothing but copy; they move 4.00 of the B/param through HBM.",
     ]
 
 
