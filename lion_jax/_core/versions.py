@@ -15,7 +15,9 @@ _HAS_PCAST = hasattr(lax, "pcast")
 
 def as_varying(x: jax.Array, axis_name: str) -> jax.Array:
     """An array, alike on all replicas, of which jax no longer assumes it: `jax.lax.pcast`."""
-    return lax.pcast(x, axis_name, to="varying") if _HAS_PCAST else lax.pvary(x, axis_name)
+    if _HAS_PCAST:
+        return lax.pcast(x, axis_name, to="varying")
+    return lax.pvary(x, axis_name)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_varying(x: jax.Array, axis_name: str) -> bool:
