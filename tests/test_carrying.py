@@ -107,6 +107,7 @@ def test_under_its_own_transformation_a_state_stays_as_it_is(entry):
         assert len(report.carried) == len(jax.tree.leaves(state))
 
 
+@pytest.mark.sampled
 @every_rule
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS.keys())
 def test_what_is_wrapped_keeps_its_state_and_so_does_what_is_unwrapped(tx, wrap):
@@ -163,6 +164,7 @@ def test_an_addition_that_does_nothing_changes_nothing(tx, wrap):
     chex.assert_trees_all_equal(go_on(wrap(tx), params, state, gradients[3:])[0], always)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("tx", [RULES["lion"], RULES["optax_adamw"]], ids=["lion", "adamw"])
 def test_lookahead_begun_at_a_synchronization_is_as_if_it_had_been_there(tx):
     """A full slow step never moves anything back, so that before it made no difference."""
@@ -380,6 +382,7 @@ def test_names_alone_decide_on_a_restored_state():
         assert (len(report.created), report.dropped) == (4, ())
 
 
+@pytest.mark.slow
 def test_sharded_arrays_stay_where_they_are():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
@@ -594,7 +597,7 @@ NNX = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(("tx", "dtype"), NNX.values(), ids=NNX.keys())
 def test_a_run_in_nnx_goes_on_as_one_without(tx, dtype):
     """Carried, put back into an optimizer of nnx, and trained on."""
@@ -683,6 +686,7 @@ def test_moments_stored_as_integers_are_known_by_their_names(old, new):
     assert fates(stored, old, new) == fates(lambda tx: tx, old, new)
 
 
+@pytest.mark.slow
 def test_the_integers_of_a_moment_go_on_with_their_exponents_or_not_at_all():
     params, state = trained(stored(optax.adamw(1e-3)), CODES)
     for pattern in ("mu/codes/w", "mu/exponents/w"):
@@ -728,7 +732,7 @@ def test_groups_of_another_size_are_refused(wrap):
         assert report.dropped == ()
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 16])
 def test_corrections_are_not_read_in_the_grains_of_another_dtype(bits):
     tx = precision.with_master_weights(optax.adam(1e-3), correction_bits=bits)

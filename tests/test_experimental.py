@@ -24,7 +24,7 @@ def steps_of(kwargs):
     }
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @replays("softsignum")
 def test_soft_signum(name, dtype):
     """The authors iterate for the temperature in float32, so that theirs is off by some 1e-6."""
@@ -87,7 +87,7 @@ def after(tx, size, steps=4):
     return np.array(updates)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4])
 def test_only_ours_is_free_of_the_gradients_scale(size):
     arguments = {"sign_steps": 1, "transition_steps": 3}
@@ -194,7 +194,7 @@ def test_olion_is_its_papers():
             np.testing.assert_allclose(params, p, rtol=1e-9)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @replays("muon_keller__")
 def test_lion_k_of_the_polar_factor_is_kellers_muon(name, dtype):
     """b1 = b^2 and b2 = b; its leaf of four axes is scaled by two others than it flattens."""

@@ -600,7 +600,7 @@ LINE_SEARCHES = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("tx", LINE_SEARCHES.values(), ids=LINE_SEARCHES)
 def test_a_line_search_steps_what_is_not_frozen(tx):
     """As it steps those parameters alone, of a loss in which the frozen ones are constants."""

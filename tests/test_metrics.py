@@ -130,7 +130,7 @@ def test_metrics_are_those_of_the_true_step(entry):
     assert_measures(entry.make(), jnp.float64, small, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @every_elementwise
 @pytest.mark.parametrize(
     "dtype",
@@ -172,7 +172,7 @@ def test_half_precision_gradients_do_not_overflow():
     np.testing.assert_allclose(read["norm/grad"], 6e4 * 3**0.5, rtol=1e-3)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 def test_every_nth_step_is_measured(jit):
     each = lion_jax.with_metrics(lion_jax.lion(1e-2), sign_flips=False)
@@ -233,7 +233,7 @@ def test_signs_are_compared_for_rules_whose_updates_are_signs():
         assert ("share/sign_flips" in lion_jax.read_metrics(state)) == is_compared
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "every"),
     [
@@ -638,7 +638,7 @@ def test_a_gradient_of_another_shape_is_refused():
         tx.update(gradients, tx.init(params), params)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_strict_promotion_changes_nothing(dtype):
     params = {"a": jnp.ones((2, 2), dtype)}

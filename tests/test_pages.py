@@ -125,6 +125,7 @@ def test_its_code_is_at_most_100_columns_wide(page):
             assert len(line) <= 100, f"{len(line)} columns, in {language}: {line}"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "page",
     [

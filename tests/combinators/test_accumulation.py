@@ -31,6 +31,7 @@ def test_equals_the_inner_rule_on_means(inner, every):
     assert_close(state.inner_state, expected_state)
 
 
+@pytest.mark.slow
 def test_agrees_with_multi_steps():
     inner = optax.adamw(1e-2)
     theirs = optax.MultiSteps(inner, 3).gradient_transformation()

@@ -14,6 +14,7 @@ import lion_jax
 GRADIENTS = [tree(seed=seed) for seed in range(1, 8)]
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("every", [1, 3, 100])
@@ -39,7 +40,7 @@ def test_without_an_overwrite_the_updates_are_the_inner_ones():
     chex.assert_trees_all_equal(averaged, run(inner, tree(), GRADIENTS)[0])
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 def test_an_overwrite_makes_parameters_and_average_equal(jit):
     tx = lion_jax.with_parameter_average(lion_jax.lion(1e-2), 0.7, overwrite_every=2)
@@ -57,6 +58,7 @@ def test_the_average_of_narrow_parameters_is_of_what_is_stored():
     assert lion_jax.averaged_params(state).dtype == jnp.float32
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 def test_small_narrow_parameters_keep_their_average(dtype, jit):

@@ -31,6 +31,7 @@ def trained():
     return jax.jit(tx.update), *run(tx, tree(), GRADIENTS)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("leaf", [i for i, x in enumerate(jax.tree.leaves(tree())) if x.size])
 @pytest.mark.parametrize("value", BAD, ids=str)
 def test_a_bad_gradient_leaves_everything_as_it_was(trained, value, leaf):
@@ -41,7 +42,7 @@ def test_a_bad_gradient_leaves_everything_as_it_was(trained, value, leaf):
     assert (after.skipped, after.skipped_in_a_row) == (1, 1)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [lion_jax.lion(1e-2), optax.adamw(1e-2)], ids=["lion", "adamw"])
 def test_finite_gradients_pass_unchanged(inner):
     """Bit for bit; a compiled step may round p + u once where u is computed beside it."""
@@ -114,7 +115,7 @@ def test_never_gives_up_unless_asked():
     assert not state.has_given_up
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ["guard", "loss_scale"])
 def test_devices_with_parts_of_the_gradient_skip_together(wrap):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -165,6 +166,7 @@ def test_counts_stay_at_the_largest():
         assert lion_jax.has_given_up(state)
 
 
+@pytest.mark.slow
 def test_guards_a_rule_of_gradients_per_example():
     private = optax.contrib.differentially_private_aggregate(1.0, 0.0, jax.random.key(0))
     tx, params, each = lion_jax.with_finite_guard(private), jnp.zeros(3), jnp.ones((4, 3))

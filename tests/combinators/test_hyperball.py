@@ -20,11 +20,13 @@ def decided_by(inner, rate):
     return lion_jax.hyperball(inner, rate, held)
 
 
+@pytest.mark.slow
 @replays("numpy_lionh", "rollfast_hyperball_lion")
 def test_lionh(name, dtype):
     assert_replays(name, dtype, lambda rate, _: decided_by(LIONH, rate), skip=("zero",))
 
 
+@pytest.mark.slow
 @replays("numpy_adamh")
 def test_adamh(name, dtype):
     def make(rate, kwargs):
@@ -33,6 +35,7 @@ def test_adamh(name, dtype):
     assert_replays(name, dtype, make, skip=("zero",))
 
 
+@pytest.mark.slow
 @replays("rollfast_hyperball__")
 def test_rollfast(name, dtype):
     def make(rate, kwargs):
@@ -67,6 +70,7 @@ def test_marin(name, dtype):
     assert_replays(name, dtype, make)
 
 
+@pytest.mark.slow
 @replays("heavyball")
 def test_heavyball_has_no_first_moment(name, dtype):
     def make(rate, kwargs):

@@ -33,6 +33,7 @@ def test_replays_holocron(name, dtype):
     recordings.assert_replays(name, make, dtype)
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("sync_period", [1, 2, 5])
 @pytest.mark.parametrize("slow_step_size", [0.0, 0.3, 1.0])

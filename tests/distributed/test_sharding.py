@@ -512,7 +512,7 @@ def test_split_codes_step_without_a_message(rule):
         assert collective not in text
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @KINDS
 def test_zero_gives_the_parameters_of_one_device(kind):
     whole = NamedSharding(mesh_of(kind, 8), P())

@@ -48,7 +48,7 @@ def fed(task, seeds, steps, size):
     return found
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("examples", "size", "steps"),
     [(12, 4, 7), (10, 4, 11), (10, 10, 4), (10, 9, 21), (1, 1, 3)],

@@ -282,6 +282,7 @@ def test_dead_weights_are_those_of_the_trained_ones_in_bfloat16(task):
     np.testing.assert_array_equal(found.outcome.dead_in_bfloat16_at_hundredth, np.ones((2, 2)))
 
 
+@pytest.mark.slow
 def test_records_and_summary_have_the_dead_weights(small):
     assert all(0 <= record["dead_in_bfloat16_at_peak"] <= 1 for record in small.records())
     for found, summary in zip(small.results, small.summary(), strict=True):

@@ -415,6 +415,7 @@ def test_a_rule_that_breaks_at_once_suggests_nothing(several):
     ] * 2
 
 
+@pytest.mark.slow
 def test_each_of_several_rules_has_the_figures_that_it_has_alone(several, small):
     assert list(several.tests) == ["lion", "sgd", "broken"]
     assert several.is_finished
@@ -497,7 +498,7 @@ def test_the_picture_marks_the_suggestion_and_the_divergence():
     assert any("diverged" in label for label in lines)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nothing lost", "not finite", "unfinished"])
 def test_what_is_saved_is_loaded_as_it_was(several, tmp_path, name):
     broken = valley(1e-3, noise=0.02)
@@ -581,7 +582,7 @@ def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monke
     assert kept.missing == ("lion",)
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["find", "find-lr"])
 def test_the_command_writes_what_it_says(task, tmp_path, monkeypatch, capsys, command):
     monkeypatch.setitem(TASKS, "digits", lambda: task)

@@ -35,6 +35,7 @@ class CharacterModel(nn.Module):
 TASKS = {"digits": (digits, Perceptron, 64), "text": (text, CharacterModel, 128)}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("size", "seed"), [(1, 0), (2, 7)])
 def test_weights_are_those_of_flax_linen_to_the_bit_and_gradients_agree(name, size, seed):

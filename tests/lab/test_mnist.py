@@ -48,7 +48,7 @@ def test_splits_are_balanced_always_the_same_and_share_no_image(task):
     assert len(images) == 5000
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [14, 7])
 def test_a_dense_layer_of_patches_is_a_convolution(pixels):
     x = jax.random.normal(jax.random.key(0), (2, pixels, pixels, 3))

@@ -94,6 +94,7 @@ def test_words_that_are_all_right_match(task, params, monkeypatch):
     assert found["exact_match"] == 0.75
 
 
+@pytest.mark.slow
 def test_a_token_changes_no_logits_before_it(task, params):
     rows = task.test[:20]
     for place in range(8, 15):
@@ -104,6 +105,7 @@ def test_a_token_changes_no_logits_before_it(task, params):
         assert (np.abs(after[:, place - 7] - before[:, place - 7]).max(-1) > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_sizes_are_layers_and_an_untied_head_has_weights_of_its_own():
     def shapes(task):
         return jax.tree.map(lambda x: x.shape, jax.eval_shape(task.init, jax.random.key(0)))

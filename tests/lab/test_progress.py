@@ -115,6 +115,7 @@ def test_elsewhere_than_on_a_terminal_only_the_command_line_tells(of, clock, cap
     assert capsys.readouterr().err.splitlines() == lines
 
 
+@pytest.mark.slow
 def test_a_listener_hears_all_of_a_comparison_and_nothing_is_shown(line, capsys):
     heard = []
     lab.compare(line, "sgd", learning_rates=1, steps=60, seeds=1, on_progress=heard.append)

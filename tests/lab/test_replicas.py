@@ -55,6 +55,7 @@ def test_only_compare_takes_rules_of_replicas(name):
         lab.find("digits", rule)
 
 
+@pytest.mark.slow
 def test_they_are_listed_with_what_they_do(capsys):
     assert cli.main(["list"]) == 0
     printed = capsys.readouterr().out

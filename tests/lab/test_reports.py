@@ -194,6 +194,7 @@ def damaged(text):
     return lambda path: path.write_text(text(path.read_text()))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -226,6 +227,7 @@ def test_a_result_without_a_folder_is_refused(tmp_path):
 WILD = [[math.inf, math.inf], [math.nan, 1.0], [math.inf, 2.0]]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("direction", ["up", "down"])
 @pytest.mark.parametrize("figures", [WILD, [[math.nan] * 2] * 3, [[math.inf] * 2] * 3])
 def test_figures_that_are_not_finite_are_told_and_drawn(figures, direction, task, line, tmp_path):

@@ -111,6 +111,7 @@ def test_a_single_trial_is_in_the_middle():
     assert trials["b1"] == pytest.approx([0.45])
 
 
+@pytest.mark.slow
 def test_what_is_tuned_and_fixed_reaches_each_trial(line):
     def make(learning_rate, momentum, decay):
         return optax.chain(optax.add_decayed_weights(decay), optax.sgd(learning_rate, momentum))
@@ -347,6 +348,7 @@ def test_what_names_no_task_is_refused_with_what_is_there(text, parts, mine):
     refused(lambda: choose_task(text), *parts)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "make",
     [

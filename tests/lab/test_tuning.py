@@ -24,7 +24,7 @@ COPIES = [
 """The same rule under two names, its trials at other places."""
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lion", "sgd"])
 def test_every_run_is_one_made_alone(task, name):
     """Trials on their study's seed, candidates on all, and the chosen values on fresh seeds."""

@@ -136,6 +136,7 @@ def flat(tree):
     return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["lion", pytest.param("bad", marks=pytest.mark.slow)])
 def test_what_is_recorded_is_what_a_plain_loop_reads(task, small, name):
     np.testing.assert_array_equal(small.steps, np.arange(1, 13))

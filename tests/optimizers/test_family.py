@@ -485,6 +485,7 @@ def test_steps_in_fewer_bytes_and_measured(name):
     assert all(np.isfinite(x) for x in jax.tree.leaves(measured))
 
 
+@pytest.mark.slow
 @replays("lionmuon")
 def test_lion_muon(name, dtype):
     """Vectors and what has no gradient go to the authors' own AdamW."""

@@ -93,6 +93,7 @@ def test_parameters_are_always_the_rounded_master_weights(dtype, bits):
         chex.assert_trees_all_equal(jax.jit(lambda w: w.astype(dtype))(master), stored)
 
 
+@pytest.mark.slow
 def test_sixteen_bits_are_float32():
     params = jax.random.normal(jax.random.key(0), (1000,)).astype(jnp.bfloat16)
     gradients = list(jax.random.normal(jax.random.key(1), (50, 1000)))
@@ -121,6 +122,7 @@ def test_inner_sees_full_precision():
     np.testing.assert_allclose(seen[1][1], jnp.float32(jnp.bfloat16(0.3)) + 1e-4, rtol=3e-6)
 
 
+@pytest.mark.slow
 @every_width
 @every_dtype
 def test_a_float32_checkpoint_goes_in_and_comes_out(dtype, bits):
@@ -141,6 +143,7 @@ def test_a_float32_checkpoint_goes_in_and_comes_out(dtype, bits):
     assert specs(loaded) == specs(state)
 
 
+@pytest.mark.slow
 @every_dtype
 def test_shapes_and_dtypes_stay(dtype):
     tx = with_master_weights(lion_jax.lion(1e-2, weight_decay=0.1))
@@ -169,6 +172,7 @@ def test_a_missing_gradient_moves_nothing():
     assert (after["a"] < before["a"]).all()
 
 
+@pytest.mark.slow
 def test_a_skipped_step_changes_nothing():
     tx = lion_jax.with_finite_guard(with_master_weights(lion_jax.lion(1e-4)))
     params = jnp.full(4, 0.3, jnp.bfloat16)
@@ -272,6 +276,7 @@ def check_movement(dtype, bits, rate, decay, sign, steps=10_000, most=0.03):
     return counts.any()
 
 
+@pytest.mark.sampled
 @every_dtype
 @pytest.mark.parametrize(("rate", "decay", "sign"), [(1e-5, 0.0, 1), (1e-4, 0.1, 0)])
 def test_ten_thousand_steps_of_part_of_a_grain_move_as_far_as_float32(dtype, rate, decay, sign):
@@ -358,6 +363,7 @@ def test_full_counts_go_on_walking():
     np.testing.assert_allclose(moved, -2e-3, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_derivatives_go_straight_through():
     def trained(tx, dtype):
         def loss(p):
@@ -374,6 +380,7 @@ def test_derivatives_go_straight_through():
     np.testing.assert_allclose(actual, expected, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_promotion_may_be_strict():
     params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
     tx = with_master_weights(optax.sgd(jnp.float32(0.1)))

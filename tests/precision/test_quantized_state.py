@@ -62,6 +62,7 @@ def by_hand(x, steps, group_size, levels, root, signed):
     return result if signed else np.abs(result)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("group_size", [32, 7])
 @pytest.mark.parametrize(
     ("field", "bits", "levels", "root"),
@@ -80,6 +81,7 @@ def test_equals_the_equation(field, bits, levels, root, group_size, steps):
     assert same.mean() > 0.998  # float32 and float64 may disagree on which side of the threshold
 
 
+@pytest.mark.slow
 def test_never_loses_a_lone_sign_nor_a_divisor():
     x = jnp.array([[1e4], [1e-4], [-1e-4], [1e-20], [0.0], [-3.0]])
     for field in ("mu", "nu"):
@@ -99,6 +101,7 @@ def test_parameters_may_be_called_like_second_moments():
         assert state.inner_state["mu"].codes[name].dtype == jnp.int8
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_weight_whose_gradient_stops_comes_to_rest(bits):
     """A first moment that could not become 0 would outlive the second one that it is divided by."""
@@ -119,6 +122,7 @@ def test_a_weight_whose_gradient_stops_comes_to_rest(bits):
     np.testing.assert_array_equal(history[-1], 0)
 
 
+@pytest.mark.slow
 def test_a_huge_gradient_stays_in_its_group_and_passes():
     tx = with_quantized_state(optax.adam(1.0), min_size=0)
     state, update = tx.init(jnp.zeros((64, 4))), jax.jit(tx.update)
@@ -128,6 +132,7 @@ def test_a_huge_gradient_stays_in_its_group_and_passes():
     assert jnp.abs(updates).max() < 10
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("is_outside", [True, False])
 def test_skipped_steps_change_no_integer(is_outside):
     """Within, the first one may: a group whose largest entry was rounded down has finer steps."""
@@ -148,6 +153,7 @@ def test_skipped_steps_change_no_integer(is_outside):
     chex.assert_trees_all_equal((get(state, "mu"), get(state, "nu")), before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rule", [lambda: optax.adamw(1e-2), lambda: lion_jax.lion(1e-2)])
 def test_updates_have_the_dtypes_of_the_inner_rule(rule):
     """So that conditionals around it and within fit."""
@@ -160,6 +166,7 @@ def test_updates_have_the_dtypes_of_the_inner_rule(rule):
         assert updates.dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_is_right_on_average_where_nearest_would_stand_still():
     """A second moment with b2 = 0.999 decays by a thousandth per step, its integers by hundreds."""
     tx = with_quantized_state(optax.scale_by_rms(0.999, eps=0.0), min_size=0)
@@ -189,6 +196,7 @@ def test_adam_is_not_biased():
     assert rms[1] == pytest.approx(rms[0], rel=0.03)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("shape", "axis", "length"),
     [((64, 96), 0, 2), ((65, 3), 0, 3), ((4, 96), 1, 3), ((100,), 0, 4), ((3, 3, 64, 5), 2, 2)],
