@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 
 COUNTS: collections.Counter[str] = collections.Counter()
+# Begins the name of what is asserted of cases that another property has counted.
+AGAIN = "of these, "
 # CI's slow part generates and asserts at least so many.
 LEAST_IN_SLOW_RUN = 20_000
 SEED = "LION_JAX_SEED"
@@ -31,6 +33,12 @@ def seed_of_run() -> int:
 def count(what: str, cases: int = 1) -> None:
     """Notes that a property was asserted of so many further cases."""
     COUNTS[what] += cases
+
+
+def cases(counts: collections.Counter[str]) -> int:
+    """How many inputs were generated and judged, each once."""
+    others = sum(n for what, n in counts.items() if what.startswith(AGAIN))
+    return counts.total() - others - counts["mutants killed"]
 
 
 def short(examples: int) -> Any:
@@ -75,9 +83,10 @@ class Reporter:
         if not self.counts:
             return
         terminalreporter.section("generated cases")
-        for what, cases in sorted(self.counts.items()):
-            terminalreporter.write_line(f"{cases:7,}  {what}")
-        total = f"{self.counts.total():7,}  in all; the long searches' seed: {SEED}={seed_of_run()}"
+        for what, n in sorted(self.counts.items(), key=lambda item: item[0].startswith(AGAIN)):
+            terminalreporter.write_line(f"{n:7,}  {what}")
+        seed = f"the long searches' seed: {SEED}={seed_of_run()}"
+        total = f"{cases(self.counts):7,}  in all, each once; {seed}"
         terminalreporter.write_line(total)
         if self.is_too_little(config):
             least = f"a run of all slow tests must search at least {LEAST_IN_SLOW_RUN:,} cases"
@@ -87,4 +96,4 @@ class Reporter:
         """Tells whether a run of all slow tests has searched less than it must."""
         is_whole = config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword
         is_slow = config.option.markexpr == "slow"
-        return is_whole and is_slow and self.counts.total() < LEAST_IN_SLOW_RUN
+        return is_whole and is_slow and cases(self.counts) < LEAST_IN_SLOW_RUN

@@ -403,7 +403,7 @@ RULES = {
     "scale_by_ademamix_warm": Rule(
         lambda **h: primitives.scale_by_ademamix(**h, warmup_steps=3),
         warm_ademamix,
-        {"b1": BETA[1:], "b2": BETA, "b3": [0.9, 0.99], "alpha": [0.0, 1.0, 5.0]} | EPS,
+        {"b1": [0.25, 0.5, 0.9], "b2": BETA, "b3": [0.9, 0.99], "alpha": [0.0, 1.0, 5.0]} | EPS,
     ),
     "scale_by_trust_ratio": Rule(
         lambda: primitives.scale_by_trust_ratio((0.5, 2.0)), scale_by_trust_ratio

@@ -149,6 +149,8 @@ def numbers(name: str, rng: np.random.Generator, rows: int) -> dict[str, np.ndar
     pools = {argument: declared(name, argument) for argument in ENTRIES[name].scalars}
     if name == "tiger":  # steps by the square of its weights where they decay in full
         pools["learning_rate"] = [x for x in pools["learning_rate"] if x <= 0.1]
+    for start in {"initial_learning_rate", "initial_lr"} & pools.keys():
+        pools[start] = [x for x in pools[start] if x >= 0.1]  # or decay multiplies the weights
     return {argument: rng.choice(pool, rows).astype(np.float32) for argument, pool in pools.items()}
 
 
@@ -204,7 +206,7 @@ def nested(names: list[str], tx: Any) -> Any:
 # Rules whose every entry moves by the learning rate and by the decay, if they have one.
 SIGN_RULES = [
     *("lion", "lion_multipliers", "signum", "mars_lion", "lion_pytorch", "wiki_lion"),
-    *("scale_by_sign_momentum", "shape_sign", "optax_lion"),
+    *("scale_by_sign_momentum", "shape_sign"),
 ]
 # What leaves each step of a sign rule as it is, or takes none.
 KEEPS_SIGNS = ["accumulation", "finite_guard", "loss_scale", "loss_scale_dynamic", "metrics"]

@@ -180,7 +180,7 @@ def test_words_end_with_0_or_with_2_and_one_line(words):
 
 
 @pytest.mark.slow
-@long(1500)
+@long(1000)
 @given(lines())
 def test_words_end_with_0_or_with_2_and_one_line_at_length(words):
     check_line(words)
@@ -214,7 +214,7 @@ def test_a_text_names_rules_and_tasks_or_is_refused(text):
 
 
 @pytest.mark.slow
-@long(1500)
+@long(1000)
 @given(texts())
 def test_a_text_names_rules_and_tasks_or_is_refused_at_length(text):
     check_choice(text)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from search.counting import count, long, short
+from search.counting import AGAIN, count, long, short
 from search.making import (
     ENTRIES,
     KEEPS_SIGNS,
@@ -34,7 +34,11 @@ from search.making import (
 )
 
 ROWS = 32
+# An update of float16 may be beyond its largest number, rightly: 30 / eps where eps is 1e-6.
+ROOMY = ("float32", "bfloat16")
 ALL = ENTRIES | {entry.name: entry for entry in THEIRS}
+# Tiger's steps grow with the square of its weights, and with each caution around it.
+NESTED = ALL.keys() - {"tiger"}
 # Weights that are not at least float32 take their steps in float32, as the docstrings say.
 WIDE = {"master", "hyperball"}
 # Exchanged leaves draw other random bits, or have the other leaf's path.
@@ -178,7 +182,7 @@ def check_rows(tree, name, names, seed, *, same=False, eagerly=0):
 
         exchanged, _ = run(given, turn(params), turn(gradients))
         assert_near(exchanged, turn(updates), params, exact=False)
-        count("updates follow exchanged leaves", ROWS)
+        count(AGAIN + "updates follow exchanged leaves", ROWS)
     if eagerly and not THRESHOLDS & {name, *names}:
         one = jax.jit(functools.partial(walk, make, moves=moves))
         by_hand = functools.partial(walk_eagerly, make, moves=moves)
@@ -188,7 +192,7 @@ def check_rows(tree, name, names, seed, *, same=False, eagerly=0):
                 at = functools.partial(jax.tree.map, lambda x, row=row: jnp.asarray(x[row]))
                 found, _ = way(at(given), at(params), at(gradients))
                 assert_near(found, at(updates), at(params), exact=name in SIGN_RULES and not names)
-            count("jit equals eager" if is_eager else "vmap equals a loop", rows)
+            count(AGAIN + ("jit equals eager" if is_eager else "vmap equals a loop"), rows)
 
 
 def assert_near(found, expected, params, *, exact):
@@ -210,13 +214,13 @@ def assert_near(found, expected, params, *, exact):
 
 
 @short(2)
-@given(alike(), st.sampled_from(sorted(ALL)), seeds)
+@given(alike(ROOMY), st.sampled_from(sorted(ALL)), seeds)
 def test_a_rule_is_finite_on_any_values(tree, name, seed):
     check_rows(tree, name, [], seed, same=True)
 
 
 @short(2)
-@given(trees(), st.sampled_from(sorted(ALL)), nestings(), seeds)
+@given(trees(ROOMY), st.sampled_from(sorted(NESTED)), nestings(), seeds)
 def test_a_nesting_is_finite_on_any_values(tree, name, names, seed):
     check_rows(tree, name, names, seed)
 
@@ -227,7 +231,7 @@ every_entry = pytest.mark.parametrize("name", sorted(ALL))
 @pytest.mark.slow
 @every_entry
 @long(1)
-@given(alike(), seeds)
+@given(alike(ROOMY), seeds)
 def test_leaves_may_be_exchanged(name, tree, seed):
     check_rows(tree, name, [], seed, same=True)
 
@@ -235,7 +239,7 @@ def test_leaves_may_be_exchanged(name, tree, seed):
 @pytest.mark.slow
 @every_entry
 @long(1)
-@given(trees(), seeds)
+@given(trees(ROOMY), seeds)
 def test_a_rule_is_the_same_compiled_mapped_and_by_itself(name, tree, seed):
     check_rows(tree, name, [], seed, eagerly=2)
 
@@ -245,8 +249,8 @@ def test_a_rule_is_the_same_compiled_mapped_and_by_itself(name, tree, seed):
 @long(8)
 @given(st.data())
 def test_nestings_are_finite_on_any_values(part, data):
-    name = data.draw(st.sampled_from(sorted(ALL)[part::16]))
-    check_rows(data.draw(trees()), name, data.draw(nestings()), data.draw(seeds))
+    name = data.draw(st.sampled_from(sorted(NESTED)[part::16]))
+    check_rows(data.draw(trees(ROOMY)), name, data.draw(nestings()), data.draw(seeds))
 
 
 @pytest.mark.slow
@@ -254,8 +258,8 @@ def test_nestings_are_finite_on_any_values(part, data):
 @long(3)
 @given(st.data())
 def test_nestings_are_the_same_compiled_mapped_and_by_themselves(part, data):
-    name = data.draw(st.sampled_from(sorted(ALL)[part::8]))
-    check_rows(data.draw(trees()), name, data.draw(nestings()), data.draw(seeds), eagerly=1)
+    name = data.draw(st.sampled_from(sorted(NESTED)[part::8]))
+    check_rows(data.draw(trees(ROOMY)), name, data.draw(nestings()), data.draw(seeds), eagerly=1)
 
 
 # 3. Sign rules: how far they step, and what they do not see.
