@@ -12,6 +12,7 @@ from lion_jax._core.arithmetic import inverse, sqrt, sum_of_squares
 X = jnp.array([0.0, 1e-30, 0.25, 4.0, jnp.inf])
 
 
+@pytest.mark.slow
 def test_the_root_has_a_derivative_of_0_at_0():
     np.testing.assert_array_equal(sqrt(X), jnp.sqrt(X))
     slopes = jax.vmap(jax.grad(sqrt))(X)
@@ -27,6 +28,7 @@ def test_the_root_is_one_instruction():
     assert " select(" not in text
 
 
+@pytest.mark.slow
 def test_the_root_is_differentiated_in_every_map():
     mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     sharded = functools.partial(jax.shard_map, mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P("i"))
@@ -38,6 +40,7 @@ def test_the_root_is_differentiated_in_every_map():
     np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(sharded(sqrt)(x)))(x), expected)
 
 
+@pytest.mark.slow
 def test_the_sum_of_squares_has_a_second_derivative_at_0():
     np.testing.assert_array_equal(jax.hessian(sum_of_squares)(jnp.zeros(2)), 2 * np.eye(2))
     assert sum_of_squares(jnp.array([3.0 + 4.0j])) == 25

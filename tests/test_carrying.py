@@ -537,6 +537,7 @@ def test_an_injected_schedule_goes_on_too(old, new):
     np.testing.assert_allclose(state.hyperparams["learning_rate"], SCHEDULE(3))
 
 
+@pytest.mark.slow
 def test_signs_may_be_counted_from_now_on():
     params = PAIR
     for before, after in ((False, True), (True, False), (None, True)):
@@ -558,6 +559,7 @@ def test_integers_of_another_width_are_refused():
         lion_jax.carry_state(old, new, params)
 
 
+@pytest.mark.slow
 def test_a_state_does_not_go_into_integers_or_out_of_them():
     """The step count would go on beside moments that start anew."""
     params, tx = jnp.ones((64, 64)), optax.adamw(1e-3)

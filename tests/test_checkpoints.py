@@ -92,6 +92,7 @@ def test_a_round_trip_keeps_every_bit(make, dtype, tmp_path):
     assert_same_bits(checkpoints.restore(tmp_path, abstract(saved))[1], saved)
 
 
+@pytest.mark.slow
 def test_awkward_trees_keep_every_bit(tmp_path):
     saved = {
         "a/b": jnp.arange(3.0),
@@ -113,6 +114,7 @@ def test_awkward_trees_keep_every_bit(tmp_path):
     assert isinstance(restored["a/b"], jax.Array)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_float64_keeps_every_bit(tmp_path):
     saved = trained(INNER, jnp.float64)

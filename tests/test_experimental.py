@@ -64,6 +64,7 @@ def test_soft_signum_at_the_recorded_temperatures(name, dtype):
     assert_replays(name, dtype, make)
 
 
+@pytest.mark.slow
 def test_quantile_inverts_the_distribution():
     median, deviation = 0.3, 0.7
     p = np.linspace(0, 0.99, 34)
@@ -86,6 +87,7 @@ def after(tx, size, steps=4):
     return np.array(updates)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4])
 def test_only_ours_is_free_of_the_gradients_scale(size):
     arguments = {"sign_steps": 1, "transition_steps": 3}
@@ -95,6 +97,7 @@ def test_only_ours_is_free_of_the_gradients_scale(size):
     assert np.abs(after(theirs, size) - after(theirs, 1.0)).max() > 0.5
 
 
+@pytest.mark.slow
 def test_stochastic_signum_is_right_on_average():
     tx = experimental.stochastic_signum(1.0, jax.random.key(0), b1=0.5)
     params = {"w": jnp.zeros(20000)}

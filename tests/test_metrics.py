@@ -131,6 +131,7 @@ def test_metrics_are_those_of_the_true_step(entry):
     assert_measures(entry.make(), jnp.float64, small, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.sampled
 @every_elementwise
 @pytest.mark.parametrize(
     "dtype",
@@ -144,6 +145,7 @@ def test_metrics_are_taken_in_float32(rule, dtype):
     assert_measures(rule, dtype)
 
 
+@pytest.mark.sampled
 @every_elementwise
 @pytest.mark.parametrize("every", [1, 2])
 def test_the_updates_are_those_of_the_inner_rule(rule, every):
@@ -162,6 +164,7 @@ def test_the_norm_of_the_gradient_is_the_one_before_clipping():
     np.testing.assert_allclose(lion_jax.read_metrics(state)["norm/grad"], norm, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision_gradients_do_not_overflow():
     params, tx = jnp.ones(3, jnp.float16), lion_jax.with_metrics(lion_jax.lion(1e-2))
     _, state = tx.update(jnp.full(3, 6e4, jnp.float16), tx.init(params), params)
@@ -231,6 +234,7 @@ def test_signs_are_compared_for_rules_whose_updates_are_signs():
         assert ("share/sign_flips" in lion_jax.read_metrics(state)) == is_compared
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("spec", "every"),
     [
@@ -352,12 +356,14 @@ def test_keys_are_safe_for_any_path():
     assert of_each == {"a%2Fb": 1, "a/b": 2, "%252F": 3, "/": 4, "c/0": 5, "c/1/0": 6}
 
 
+@pytest.mark.slow
 def test_a_single_array_is_a_dot():
     tx = lion_jax.with_metrics(optax.sgd(1.0), per_parameter=True)
     read = lion_jax.read_metrics(tx.update(jnp.ones(4), tx.init(jnp.ones(4)), jnp.ones(4))[1])
     assert read["norm/grad/."] == read["norm/grad"] == 2.0
 
 
+@pytest.mark.slow
 def test_the_hyperparameters_in_force_are_among_them():
     schedule = optax.linear_schedule(1.0, 0.0, 4)
     tx = lion_jax.with_metrics(lion_jax.lookahead(lion_jax.lion(schedule, weight_decay=0.5)))
@@ -390,6 +396,7 @@ def test_parameters_named_like_a_moment_confuse_nothing():
     assert "norm/moment" not in lion_jax.read_metrics(plain)
 
 
+@pytest.mark.slow
 def test_a_skipped_step_leaves_the_last_one_to_read():
     tx = lion_jax.with_finite_guard(lion_jax.with_metrics(lion_jax.lion(0.1)))
     _, state = run(tx, jnp.ones(4), [jnp.ones(4), jnp.full(4, jnp.nan)])
@@ -404,6 +411,7 @@ def test_what_is_not_finite_is_seen():
     assert np.isnan(read["cosine/update_grad"])
 
 
+@pytest.mark.slow
 def test_they_can_be_read_within_jit():
     tx, params = lion_jax.with_metrics(lion_jax.lion(0.1), per_parameter=True), tree()
 
@@ -456,6 +464,7 @@ def test_the_peers_figures_are_of_its_rule_only():
         compat.llm_foundry.report_metrics(jnp.ones(2), jnp.ones(2), state)
 
 
+@pytest.mark.slow
 def test_what_flax_nnx_wraps_is_unwrapped():
     tx = lion_jax.with_metrics(lion_jax.lion(0.1))
     optimizer = nnx.Optimizer(model := nnx.Linear(2, 2, rngs=nnx.Rngs(0)), tx, wrt=nnx.Param)
@@ -522,6 +531,7 @@ def test_no_two_leaves_of_a_state_share_a_buffer():
     assert len(set(pointers)) == len(pointers)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("every", [1, 2])
 def test_an_explicit_mesh_keeps_its_types(every):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
@@ -576,6 +586,7 @@ def test_every_optimizer_of_optax_is_measured(name):
 
 
 @needs(optax.contrib, "galore")
+@pytest.mark.slow
 def test_a_projected_moment_has_a_norm_and_no_angle():
     params = {"w": jnp.arange(8.0).reshape(4, 2)}
     tx = lion_jax.with_metrics(optax.contrib.galore(0.1, rank=1))
@@ -640,6 +651,7 @@ def test_strict_promotion_changes_nothing(dtype):
     assert lion_jax.read_metrics(state)["norm/update/a"] == 1.0
 
 
+@pytest.mark.slow
 def test_python_numbers_are_parameters():
     params, gradients = {"a": 3.0, "b": 0.0}, {"a": 0.5, "b": 4.0}
     tx = lion_jax.with_metrics(optax.sgd(0.5), per_parameter=True, sign_flips=True)

@@ -8,6 +8,7 @@ import pytest
 from lion_jax.metrics import _sums
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("form", [_sums._each, _sums._of_rows, _sums._at_once])
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (64,), (3, 512), (2, 3, 96), (5, 101)])
 def test_every_form_sums(form, shape):

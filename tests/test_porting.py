@@ -128,6 +128,7 @@ def test_a_line_of_optax_and_its_successor_give_the_same_updates(before, after):
     assert differ(last(ours), names["params"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_rules_that_the_page_calls_different_are_different():
     params = namespace(OPTAX)["params"]
     pairs = [

@@ -41,6 +41,7 @@ def test_rounds_as_a_cast_there_and_back_does(name):
     np.testing.assert_array_equal(np.signbit(rounded)[is_number], np.signbit(expected)[is_number])
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "name", [name for name in NARROW if "float8_e" in name and "e8m0" not in name]

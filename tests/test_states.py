@@ -61,6 +61,7 @@ def assert_same_leaves(actual, expected):
     chex.assert_trees_all_equal(jax.tree.leaves(actual), jax.tree.leaves(expected))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("tx", "read"), READERS.values(), ids=READERS.keys())
 def test_a_reader_sees_through_what_nnx_puts_around(tx, read):
     _, optimizer, _, _, state = trained(tx)
@@ -72,6 +73,7 @@ def test_a_reader_sees_through_what_nnx_puts_around(tx, read):
 
 
 @needs(nnx, "as_pure")
+@pytest.mark.slow
 def test_master_weights_are_read_whichever_side_is_wrapped():
     model, optimizer, _, params, state = trained(MASTERED, jnp.bfloat16)
     expected = precision.master_params(params, state)

@@ -65,6 +65,7 @@ def noisy():
     )
 
 
+@pytest.mark.slow
 @every_entry
 def test_a_whole_module_may_stand_for_its_parameters(entry):
     """As users of equinox call it: the state of what is filtered, and then the module itself."""

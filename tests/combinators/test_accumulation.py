@@ -17,6 +17,7 @@ def mean(gradients):
     return jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("inner", [lion_jax.lion(1e-2), optax.adamw(1e-2)], ids=["lion", "adamw"])
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_equals_the_inner_rule_on_means(inner, every):
@@ -69,6 +70,7 @@ def test_float64_stays_float64():
     np.testing.assert_array_equal(params, -(1 + 2.0**-40) / 2)
 
 
+@pytest.mark.slow
 def test_runs_in_a_scan():
     tx = lion_jax.with_accumulation(optax.adamw(1e-2), 3)
 
@@ -110,6 +112,7 @@ def test_python_numbers_are_parameters():
     assert jax.tree.map(float, updates) == {"a": -1.0, "b": 0.0}
 
 
+@pytest.mark.slow
 def test_every_may_be_an_array():
     def last(every):
         tx = lion_jax.with_accumulation(optax.sgd(1.0), every)

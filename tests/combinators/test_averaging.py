@@ -32,12 +32,14 @@ def test_equals_the_plain_object(decay, every):
         np.testing.assert_allclose(average, inner.average, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_without_an_overwrite_the_updates_are_the_inner_ones():
     inner = lion_jax.lion(1e-2)
     averaged, _ = run(lion_jax.with_parameter_average(inner, 0.9), tree(), GRADIENTS)
     chex.assert_trees_all_equal(averaged, run(inner, tree(), GRADIENTS)[0])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 def test_an_overwrite_makes_parameters_and_average_equal(jit):
     tx = lion_jax.with_parameter_average(lion_jax.lion(1e-2), 0.7, overwrite_every=2)

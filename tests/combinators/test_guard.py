@@ -41,6 +41,7 @@ def test_a_bad_gradient_leaves_everything_as_it_was(trained, value, leaf):
     assert (after.skipped, after.skipped_in_a_row) == (1, 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("inner", [lion_jax.lion(1e-2), optax.adamw(1e-2)], ids=["lion", "adamw"])
 def test_finite_gradients_pass_unchanged(inner):
     """Bit for bit; a compiled step may round p + u once where u is computed beside it."""
@@ -113,6 +114,7 @@ def test_never_gives_up_unless_asked():
     assert not state.has_given_up
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("wrap", ["guard", "loss_scale"])
 def test_devices_with_parts_of_the_gradient_skip_together(wrap):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

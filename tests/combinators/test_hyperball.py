@@ -55,6 +55,7 @@ def test_rollfast_decays_within_the_direction(name, dtype):
     assert_replays(name, dtype, make)
 
 
+@pytest.mark.slow
 @replays("marin_adamh")
 def test_marin(name, dtype):
     """Its radius is the current norm, which stays the first; stacked layers have one each."""

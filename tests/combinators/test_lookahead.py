@@ -56,6 +56,7 @@ def test_a_full_slow_step_is_the_inner_transformation():
     assert_close(wrapped, run(inner, tree(), gradients)[0])
 
 
+@pytest.mark.slow
 def test_agrees_with_optax_where_that_needs_pairs():
     gradients = [tree(seed=seed) for seed in range(1, 8)]
     inner = optax.adam(1e-2)
@@ -202,6 +203,7 @@ def test_complex_parameters_are_right():
     np.testing.assert_allclose(params, [1.0 + 2.0j])
 
 
+@pytest.mark.slow
 def test_trains_in_an_nnx_optimizer():
     model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, lion_jax.lookahead(lion_jax.lion(0.02)), wrt=nnx.Param)
@@ -221,6 +223,7 @@ def test_trains_in_an_nnx_optimizer():
     assert loss(model) < first / 10
 
 
+@pytest.mark.slow
 def test_trains_in_a_flax_train_state():
     model = nn.Dense(1)
     x = jax.random.normal(jax.random.key(0), (32, 4))

@@ -47,6 +47,7 @@ def vectors(gradient, dtype):
     return [x.astype(dtype) for x in jax.tree.leaves(gradient) if x.ndim]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", INNERS)
 @hypothesis.settings(max_examples=8, deadline=None, derandomize=True)

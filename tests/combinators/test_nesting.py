@@ -83,6 +83,7 @@ def test_every_order_equals_the_plain_objects(names):
     assert np.all(np.isfinite(p))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_a_deep_nest_keeps_shapes_and_dtypes(dtype):
     tx, _ = nested(PAIRS)
@@ -92,6 +93,7 @@ def test_a_deep_nest_keeps_shapes_and_dtypes(dtype):
     chex.assert_tree_all_finite(params)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "axes",
     [

@@ -50,6 +50,7 @@ def test_python_floats_are_trained_like_arrays(name):
     assert {k: float(v) for k, v in floats.items()} == {k: float(v) for k, v in arrays.items()}
 
 
+@pytest.mark.sampled
 @every_keeper
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_promotion_may_be_strict(name, dtype):
@@ -71,6 +72,7 @@ def test_a_complex_update_of_a_real_parameter_is_refused_by_path(name):
         tx.update({"w": jnp.array([1.0 + 5.0j])}, tx.init(params), params)
 
 
+@pytest.mark.slow
 @every_keeper
 def test_derivatives_are_finite_where_nothing_moves(name):
     def trained(p):
@@ -82,6 +84,7 @@ def test_derivatives_are_finite_where_nothing_moves(name):
     assert (gradients["w"] > 0).all()
 
 
+@pytest.mark.slow
 def test_random_rounding_has_the_derivatives_of_what_it_rounds():
     tx = optax.chain(SGD, round_stochastically(jax.random.key(0)))
     params = jnp.linspace(1, 2, 50).astype(jnp.bfloat16)
@@ -89,6 +92,7 @@ def test_random_rounding_has_the_derivatives_of_what_it_rounds():
     np.testing.assert_allclose(gradients.astype(jnp.float32), 0.9**3, rtol=0.02)
 
 
+@pytest.mark.slow
 @every_keeper
 def test_a_whole_model_may_come_where_its_arrays_were_initialized(name):
     model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
@@ -145,6 +149,7 @@ def test_eager_steps_compile_nothing_anew(name):
     assert not compiled
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("period", [1, 2, 3, 7])
 @pytest.mark.parametrize("calls", [1, 4])
 def test_a_full_count_keeps_its_place_in_the_period(period, calls):

@@ -98,6 +98,7 @@ def test_a_stack_equals_a_list_of_layers(name):
     )
 
 
+@pytest.mark.slow
 def test_the_layerwise_rules_differ_without_it():
     with jax.enable_x64(True):
         expected, _ = after(LAYERWISE["lamb"], apart(START), list(map(apart, GRADIENTS)))
@@ -174,6 +175,7 @@ def test_it_maps_over_several_axes():
     np.testing.assert_allclose(norms, 1.0)
 
 
+@pytest.mark.slow
 def test_a_layer_without_its_gradient_stays():
     params = single(START)
     tx = lion_jax.per_layer(lion_jax.lamb(0.1), WHERE)
@@ -185,6 +187,7 @@ def test_a_layer_without_its_gradient_stays():
     np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_it_goes_around_and_within_other_wrappers():
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), single(START))
     gradient = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), single(GRADIENTS[0]))
@@ -224,6 +227,7 @@ def test_a_bad_where_is_refused(where, error, words):
         make()
 
 
+@pytest.mark.slow
 def test_a_guard_within_is_refused_and_goes_around():
     params, gradient = single(START), single(GRADIENTS[0])
     tx = lion_jax.per_layer(lion_jax.with_finite_guard(lion_jax.lamb(0.1)), WHERE)

@@ -85,6 +85,7 @@ def test_a_nan_costs_one_step_and_moves_nothing(bad, where):
     assert np.isfinite(lion_jax.spike_statistics(state)).all()
 
 
+@pytest.mark.slow
 def test_it_works_on_shards_by_the_norm_of_the_whole():
     """Each of eight devices has an eighth of the gradient; one part alone spikes."""
     axis = lion_jax.with_spike_guard(lion_jax.lion(0.25), window=8, axis_name="x")

@@ -112,6 +112,7 @@ def test_the_average_and_its_overwrites_stand_still_while_a_call_is_skipped():
     assert [average for _, average in seen] == [100, 100, 98, 98, 98, 96, 96, 93, 91.5]
 
 
+@pytest.mark.slow
 def test_without_accumulation_the_average_is_the_core_one():
     average = functools.partial(lion_jax.with_parameter_average, decay=0.5, overwrite_every=3)
     expected = run(average(lion_jax.lion(1e-2, weight_decay=0.1)), tree(), GRADIENTS)
@@ -160,6 +161,7 @@ def test_a_gradient_of_zeros_is_not_clipped_to_nan():
         np.testing.assert_array_equal(params, [1.0, 1.0])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
 def test_limits_of_clipping_may_be_traced(name):
     def moment(limit):

@@ -153,6 +153,7 @@ def test_a_missing_gradient_moves_nothing(factory, kwargs, static):
             chex.assert_trees_all_equal(old["b"], new["b"])
 
 
+@pytest.mark.slow
 def test_betas_can_be_swept():
     def after(b1, b2):
         tx = compat.torch.adamw(betas=(b1, b2), amsgrad=True)
@@ -168,6 +169,7 @@ def test_a_traced_momentum_dampens_as_its_number_does(momentum):
     assert_close(traced, run(compat.torch.sgd(0.1, momentum, 0.5), tree(), GRADIENTS)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_adamw_is_optax_adamw():
     schedule = optax.cosine_decay_schedule(1e-2, 10)

@@ -100,6 +100,7 @@ def test_a_rate_is_a_scalar_as_wide_as_floats_go(make, dtype):
                 assert (rate.dtype, rate.shape, rate.weak_type) == (dtype, (), False)
 
 
+@pytest.mark.slow
 @from_lr
 @pytest.mark.usefixtures("x64")
 def test_a_traced_learning_rate_can_be_swept(make):
@@ -160,6 +161,7 @@ def test_one_cycle_peaks_a_step_before_its_share_is_over(pct_start, peak):
     assert (rates.tolist().index(1.0) if 1.0 in rates else None) == peak
 
 
+@pytest.mark.slow
 def test_total_steps_go_before_epochs():
     counts = jnp.arange(12)
     both = one_cycle_lr(1.0, 10, epochs=3, steps_per_epoch=4)(counts)

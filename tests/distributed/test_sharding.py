@@ -166,6 +166,7 @@ SPARING_TIME = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", SPARING_TIME)
 def test_every_optimizer_of_optax_has_shardings_that_fit(name):
     rows = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"))
@@ -240,6 +241,7 @@ def test_a_memory_of_the_host_that_stays_empty_is_refused():
 
 
 @host_memory
+@pytest.mark.slow
 def test_a_state_in_host_memory_steps_as_one_on_the_device():
     mesh = mesh_of(AxisType.Auto, 8)
     rows = NamedSharding(mesh, P("data"))

@@ -125,6 +125,7 @@ def test_what_will_be_replaced_is_said(tmp_path, instant, capsys):
     assert first == f"lion-jax: {tmp_path} holds a result.json, which will be replaced"
 
 
+@pytest.mark.slow
 def test_list_names_tasks_and_rules(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
@@ -271,6 +272,7 @@ def test_an_interruption_before_anything_is_finished_leaves_a_folder_to_read(
     assert lab.load(tmp_path).missing == ("lion", "lookahead_lion", "adamw", "sgd")
 
 
+@pytest.mark.slow
 def test_an_interruption_before_anything_is_finished_leaves_an_earlier_result(
     tmp_path, monkeypatch, capsys, command, instant
 ):
@@ -329,6 +331,7 @@ def test_the_core_imports_nothing_of_the_lab():
     assert python(code).stdout.strip() == "[]"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], [], ["compare", "--help"], ["compare", "--steps", "0"]]
 )

@@ -157,6 +157,7 @@ def test_the_good_band_ends_at_the_first_bad_rate():
     assert far.good_band.high < 1e-2
 
 
+@pytest.mark.slow
 def test_diverged_runs_are_reported_not_dropped(task):
     def breaks_above_one(learning_rate):
         peak = learning_rate.peak
@@ -221,6 +222,7 @@ def test_a_bounded_explosion_counts_as_diverged(task):
     np.testing.assert_array_equal(found.outcome.diverged, [[False, False], [True, True]])
 
 
+@pytest.mark.slow
 def test_state_is_counted_in_bytes_per_parameter():
     task = digits()
     stored = {name: comparing._stored_bytes(task, rule) for name, rule in RULES.items()}
@@ -232,6 +234,7 @@ def test_state_is_counted_in_bytes_per_parameter():
     assert sizes["sgd"] == pytest.approx(4, abs=0.01)
 
 
+@pytest.mark.slow
 def test_records_name_every_run(small):
     records = small.records()
     assert len(records) == 2 * 2 * 2

@@ -73,6 +73,7 @@ def test_the_loss_is_the_metric_and_a_constant_guess_has_one(task):
     assert task.loss(params, task.test, None) == task.measure(params, (), task.test)["mse"]
 
 
+@pytest.mark.slow
 def test_sizes_are_units_of_both_hidden_layers():
     params = jax.eval_shape(diamonds(size=2).init, jax.random.key(0))
     shapes = [params[f"Dense_{i}"]["kernel"].shape for i in range(3)]

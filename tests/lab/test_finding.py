@@ -224,6 +224,7 @@ def test_a_task_s_state_is_carried_from_step_to_step(with_state):
     assert not np.allclose(found.losses[:, 5], other.losses[:, 5])  # the state has a say
 
 
+@pytest.mark.slow
 def test_what_a_rule_tunes_besides_stays_at_the_middle_of_its_range(line):
     tuned = lab.Rule("of mine", optax.sgd, (1e-2, 1e-1), tuned={"momentum": (0.1, 0.9)})
     fixed = lab.Rule("of mine", optax.sgd, (1e-2, 1e-1), fixed={"momentum": 0.3})
@@ -233,6 +234,7 @@ def test_what_a_rule_tunes_besides_stays_at_the_middle_of_its_range(line):
     np.testing.assert_allclose(*runs, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_parameters_are_stored_as_the_rule_says(line):
     kept = lab.Rule("of mine", optax.sgd, (1e-3, 1e-2), params_dtype=jnp.bfloat16)
     found = lab.find(line, kept, steps=40, seeds=1).tests["of mine"]
@@ -404,6 +406,7 @@ def test_a_minority_of_seeds_suggests_nothing():
     assert finding_of(valley(1e-3), np.full(200, 2.0)).suggestion is None
 
 
+@pytest.mark.slow
 def test_a_rule_that_breaks_at_once_suggests_nothing(several):
     broken = several.tests["broken"]
     assert broken.suggestion is None
@@ -456,6 +459,7 @@ def test_a_rule_s_range_is_widened_by_a_decade_at_both_ends(small):
     np.testing.assert_allclose(small.tests["lion"].learning_rates[[0, -1]], [1e-5, 1e0])
 
 
+@pytest.mark.slow
 def test_progress_is_told_at_the_start_and_the_end_of_each_rule(task):
     heard = []
     lab.find(task, ["sgd", "lion"], steps=40, seeds=1, on_progress=heard.append)
@@ -525,6 +529,7 @@ def test_what_is_saved_is_loaded_as_it_was(several, tmp_path, name):
         assert (tmp_path / "again" / file).read_text() == (tmp_path / "new" / file).read_text()
 
 
+@pytest.mark.slow
 def test_what_an_interruption_leaves_is_a_finding_that_names_what_is_missing(task, tmp_path):
     reports = lab.find.each(task, ["lion", "sgd"], **SMALL)
     nothing, one = next(reports), next(reports)
@@ -548,6 +553,7 @@ def test_what_an_interruption_leaves_is_a_finding_that_names_what_is_missing(tas
         np.testing.assert_equal(again.records(), left.records())
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_the_rules_that_are_finished(task, tmp_path, monkeypatch, capsys):
     runs, run_interruptibly = [], finding_run.run_interruptibly
 

@@ -28,6 +28,7 @@ STORED = {  # bytes per parameter: weights and state
 }
 
 
+@pytest.mark.slow
 def test_every_format_says_what_it_stores():
     assert set(IN_FEWER_BYTES) == set(STORED)
     task = digits()
@@ -47,6 +48,7 @@ def test_a_format_keeps_what_its_rule_fixes():
         assert plain.name in rule.description
 
 
+@pytest.mark.slow
 def test_parameters_are_stored_narrow_and_computed_with_wide(task):
     narrow = task.stored_in(jnp.bfloat16)
     params = narrow.init(jax.random.key(0))

@@ -110,6 +110,7 @@ def test_progress_never_goes_back_when_runs_are_split(line, monkeypatch):
     assert max(heard) <= 4
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("size", [None, 1, 3, 5, 10, 11])
 def test_a_mean_over_batches_is_the_mean_over_all(size):
     split = {"x": np.arange(10, dtype=np.float32), "y": np.arange(10, dtype=np.float32)[::-1] ** 2}

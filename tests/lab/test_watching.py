@@ -346,6 +346,7 @@ def test_the_command_writes_what_it_says(task, small, tmp_path, monkeypatch, cap
         np.testing.assert_allclose(found, values[[4, 9]], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 def test_the_result_carries_settings_and_versions_in_strict_json(small, tmp_path):
     def refuse(constant):
         raise AssertionError(constant)

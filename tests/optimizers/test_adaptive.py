@@ -59,6 +59,7 @@ def test_tadam_replays_holocron(name, dtype):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_warm_up_ends_at_the_full_speeds_exactly():
     """After its T updates the warm-up adds what a rule without one adds."""
@@ -81,6 +82,7 @@ def test_adabelief_is_optax_adabelief():
     assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_ademamix_is_optax_ademamix():
     ours, _ = run(lion_jax.ademamix(0.1, weight_decay=0.1), tree(), GRADIENTS)
     theirs, _ = run(optax.contrib.ademamix(0.1, weight_decay=0.1), tree(), GRADIENTS)

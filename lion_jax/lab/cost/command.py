@@ -17,9 +17,10 @@ DESCRIPTION = (
     "the bytes that each chip stores, moves through its memory and sends, beside the least that "
     "is possible, and on GPUs the kernels. They are counted in the program that the real compiler "
     "makes; nothing is timed.\n\n"
-    "The compilers are packages. In a clone of the repository, for TPUs and for GPUs:\n\n"
-    "  uv run --with libtpu lion-jax cost --topology v5e:16x16\n"
-    "  uv run --extra gpus lion-jax cost --topology h100:8"
+    "The compilers are packages: the extra pods for TPUs, gpus for GPUs. Where one is missing, a "
+    "message says how to install it, or how to have it for one command. For example:\n\n"
+    "  lion-jax cost --topology v5e:16x16 --sharding fsdp --rules lion,adamw\n"
+    "  lion-jax cost --topology h100:8"
 )
 FOLDER = "cost"
 

@@ -196,6 +196,7 @@ def test_a_rule_that_steps_other_parameters_is_refused(monkeypatch):
         cost(ONE, ["lion", "optax.polyak_sgd"], "v5e:2x2")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("given", [["--task=digits"], ["--task={}:mine"], ["--model=digits"]])
 def test_the_command_counts_on_cpus_and_leaves_the_setting(given, tmp_path, monkeypatch, capsys):
     (tmp_path / "own.py").write_text(
@@ -268,6 +269,7 @@ def test_a_rule_that_exchanges_nothing_is_refused(make, sharding):
         step_on(make(1e-3), sharding).lower()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("sharding", ["vote", "sign_gather"])
 def test_a_rule_that_exchanges_signs_is_not(sharding):
     step_on(sign_rule("lion", sharding, ("x", "y")), sharding).lower()

@@ -116,6 +116,7 @@ def test_the_table_has_a_row_and_a_floor_for_each_rule():
     ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("picture", ["png", "svg"])
 def test_picture_and_records_are_written(tmp_path, picture):
     costs = several(synthetic(), synthetic("adamw", exchanges=()))
@@ -140,6 +141,7 @@ def test_what_was_saved_is_loaded_but_for_the_program(tmp_path):
     assert loaded[1].hbm_bytes == 5000
 
 
+@pytest.mark.slow
 def test_a_cost_alone_is_told_as_one_of_several_is(tmp_path):
     cost = synthetic(text="HloModule")
     one = several(cost)
