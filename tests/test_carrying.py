@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 from trees import Matrix, run, specs, tree
+from versions import needs
 
 import lion_jax
 from lion_jax import carry_state, compat, groups, precision, primitives
@@ -597,6 +598,7 @@ NNX = {
 }
 
 
+@needs(nnx, "as_pure")
 @pytest.mark.slow
 @pytest.mark.parametrize(("tx", "dtype"), NNX.values(), ids=NNX.keys())
 def test_a_run_in_nnx_goes_on_as_one_without(tx, dtype):

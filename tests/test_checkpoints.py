@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 from trees import run, tree
+from versions import needs
 
 import lion_jax
 from lion_jax import checkpoints, precision
@@ -314,6 +315,7 @@ def test_a_file_in_memory_is_saved_as_an_array(tmp_path):
     assert_same_bits(checkpoints.restore(tmp_path / "run", saved)[1], np.asarray(saved))
 
 
+@needs(nnx, "as_pure")
 @pytest.mark.slow
 def test_what_nnx_wraps_is_saved_and_restored_wrapped_or_not(tmp_path):
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))

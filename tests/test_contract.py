@@ -267,7 +267,7 @@ def test_forwards_extra_arguments(wrap):
         received.append(value)
         return updates, state
 
-    tx = wrap(optax.GradientTransformationExtraArgs(optax.init_empty_state, update))
+    tx = wrap(optax.GradientTransformationExtraArgs(optax.identity().init, update))
     tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2), value=3.0)
     assert set(received) == {3.0}  # with_quantized_state asks twice
 

@@ -13,6 +13,7 @@ import pytest
 import recordings
 from flax import nnx
 from trees import Layer, assert_close, run, specs, tree
+from versions import needs
 
 import lion_jax
 from lion_jax import groups
@@ -457,6 +458,7 @@ def test_attention_of_flax_linen_has_a_value_and_biases_of_rank_two():
     ]
 
 
+@needs(nnx, "List")
 @pytest.mark.slow
 def test_works_with_flax_nnx():
     class Model(nnx.Module):

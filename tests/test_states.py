@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
+from versions import needs
 
 import lion_jax
 from lion_jax import compat, precision
@@ -71,6 +72,7 @@ def test_a_reader_sees_through_what_nnx_puts_around(tx, read):
     assert_same_leaves(read(nnx.to_pure_dict(nnx.state(optimizer))), expected)
 
 
+@needs(nnx, "as_pure")
 @pytest.mark.slow
 def test_master_weights_are_read_whichever_side_is_wrapped():
     model, optimizer, _, params, state = trained(MASTERED, jnp.bfloat16)

@@ -19,7 +19,6 @@ _FURTHER = {
         optax.adam(_RATE), lambda count: count < 2
     ),
     "flatten": lambda: optax.flatten(optax.adam(_RATE)),
-    "galore": lambda: optax.contrib.galore(_RATE, rank=1),
     "mechanize": lambda: optax.contrib.mechanize(optax.adam(_RATE)),
     "multi_steps": lambda: optax.MultiSteps(optax.adam(_RATE), 2),
     "sam": lambda: optax.contrib.sam(
@@ -29,6 +28,8 @@ _FURTHER = {
     "split_complex": lambda: optax.contrib.split_real_and_imaginary(optax.adam(_RATE)),
     "zoom": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(3)),
 }
+if hasattr(optax.contrib, "galore"):
+    _FURTHER["galore"] = lambda: optax.contrib.galore(_RATE, rank=1)
 # What needs a gradient per example, or a function of the parameters; or steps matrices alone.
 _OTHER_CALLS = {
     *("dpsgd", "hutchinson_estimator_diag_hessian", "sophia", "scale_by_muon"),

@@ -1,7 +1,8 @@
-"""Public names of jax that the tests use and the oldest supported version, 0.7, lacks."""
+"""Public names that the tests use and the oldest supported versions lack, such as jax 0.7."""
 
 import jax
 import jax.experimental
+import pytest
 
 
 def fill_in():
@@ -12,6 +13,12 @@ def fill_in():
         jax.set_mesh = jax.sharding.use_mesh
     if not hasattr(jax.monitoring, "unregister_event_duration_listener"):
         jax.monitoring.unregister_event_duration_listener = _unregister
+
+
+def needs(module, name):
+    """The mark of a test that calls what the oldest supported versions lack."""
+    reason = f"the installed {module.__name__} has no {name}"
+    return pytest.mark.skipif(not hasattr(module, name), reason=reason)
 
 
 def pcast(tree, axis_name):

@@ -137,7 +137,7 @@ def test_the_loss_reaches_the_inner_transformation():
         seen.append(value)
         return updates, state
 
-    inner = optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    inner = optax.GradientTransformationExtraArgs(optax.identity().init, update)
     tx = lion_jax.with_spike_guard(inner)
     tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1), value=2.5)
     assert seen == [2.5]

@@ -214,6 +214,13 @@ def test_lbfgs_steps_on_eight_devices_as_on_one():
     assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+host_memory = pytest.mark.skipif(
+    "pinned_host" not in {memory.kind for memory in jax.devices()[0].addressable_memories()},
+    reason="the CPU has no memory pinned_host in this jaxlib",
+)
+
+
+@host_memory
 @pytest.mark.parametrize("place", [state_sharding, lambda *a: zero_sharding(*a, "data")])
 def test_the_state_of_a_parameter_has_its_memory_kind(place):
     mesh = mesh_of(AxisType.Auto, 8)
@@ -226,12 +233,14 @@ def test_the_state_of_a_parameter_has_its_memory_kind(place):
     }
 
 
+@host_memory
 def test_a_memory_of_the_host_that_stays_empty_is_refused():
     host = NamedSharding(mesh_of(AxisType.Auto, 8), P("data"), memory_kind="pinned_host")
     with pytest.raises(ValueError, match=r"got \['pinned_host'\], but no leaf of this state"):
         state_sharding(optax.sgd(1.0), jnp.ones((256, 8)), host)
 
 
+@host_memory
 @pytest.mark.slow
 def test_a_state_in_host_memory_steps_as_one_on_the_device():
     mesh = mesh_of(AxisType.Auto, 8)

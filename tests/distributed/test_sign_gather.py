@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import lion_jax
 from lion_jax.distributed import (
@@ -300,7 +300,7 @@ def test_metrics_around_it_are_refused_with_the_remedy():
 
 
 def test_explicit_axes_left_to_the_compiler_are_refused():
-    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
     for tx in (sign_gather(lion_jax.scale_by_sign_momentum(), "data"), majority_vote("data")):
         partly = jax.shard_map(
             lambda g, tx=tx: tx.update(g, tx.init(g))[0],

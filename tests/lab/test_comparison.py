@@ -314,7 +314,7 @@ def test_one_seed_claims_nothing(task):
         "b is 0.0000 behind; one seed says nothing about chance.",
     ]
     assert len(lines) == 3
-    assert lines[2].endswith("trained weights.")
+    assert lines[2].startswith("If the trained weights were bfloat16")
 
 
 def test_the_picture_draws_a_line_and_an_interval_per_rule(small):

@@ -7,6 +7,7 @@ import optax
 import oracles
 import pytest
 from family import assert_replays, replays
+from versions import needs
 
 import lion_jax
 from lion_jax.primitives import signs, variance_reduced_gradient
@@ -309,6 +310,7 @@ def test_lion_k_of_sign_and_equal_rates_is_signum_bit_for_bit():
     np.testing.assert_array_equal(signum, of_sign)
 
 
+@needs(optax, "signum")
 def test_signum_is_optax_signum():
     np.testing.assert_allclose(
         path_of(lion_jax.signum(rate, 0.9)), path_of(optax.signum(rate, 0.9)), rtol=1e-6

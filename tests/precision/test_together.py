@@ -146,7 +146,9 @@ def test_groups_that_cross_shards_of_an_explicit_mesh_give_the_same(shape, spec,
     gradients = [jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for _ in range(2)]
     tx = small("lion", min_size=0, bits=bits)
     expected = run(tx, params, gradients)
-    mesh = jax.make_mesh(extents, ("a", "b")[: len(extents)])
+    mesh = jax.make_mesh(
+        extents, ("a", "b")[: len(extents)], axis_types=(AxisType.Explicit,) * len(extents)
+    )
     sharding = NamedSharding(mesh, spec)
     shardings = state_sharding(tx, params, sharding)
     with jax.set_mesh(mesh):
