@@ -172,7 +172,7 @@ def check_line(words):
     count("words of a command line: done, or refused in one line")
 
 
-@short(40)
+@short(15)
 @example(["find", "two\nlines"])
 @given(lines())
 def test_words_end_with_0_or_with_2_and_one_line(words):
@@ -205,7 +205,7 @@ def check_choice(text):
     count("names of rules and tasks: chosen, or refused")
 
 
-@short(40)
+@short(15)
 @example("lion(b1=" + "-" * 3000 + "1)")
 @example("digits(size=" + "1+" * 3000 + "1)")
 @given(texts())

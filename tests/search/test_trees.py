@@ -219,7 +219,7 @@ def test_a_rule_is_finite_on_any_values(tree, name, seed):
     check_rows(tree, name, [], seed, same=True)
 
 
-@short(2)
+@short(1)
 @given(trees(ROOMY), st.sampled_from(sorted(NESTED)), nestings(), seeds)
 def test_a_nesting_is_finite_on_any_values(tree, name, names, seed):
     check_rows(tree, name, names, seed)
