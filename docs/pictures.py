@@ -1,7 +1,7 @@
 """Pictures of every built page, wide and narrow, light and dark, and what does not fit on them.
 
     uv pip install playwright pillow        # and a Chromium, as of Debian's package `chromium`
-    python docs/pictures.py docs/_build/html /tmp/pictures [--only lab precision]
+    python docs/pictures.py docs/_build/html pictures [--only lab precision]
 
 It prints each page that is wider than the screen, each block of code that is wider than its column
 at 1400 pixels, each formula that KaTeX could not read, and each request that left this machine.

@@ -43,7 +43,7 @@ def _installed(name: str) -> str | None:
 
 
 def _requirements(project: str) -> Iterator[tuple[str, str]]:
-    """What a project always requires of the needed packages: the names, and the whole texts."""
+    """The requirements of a project on the needed packages: their names, and the whole texts."""
     try:
         found = importlib.metadata.requires(project) or ()
     except importlib.metadata.PackageNotFoundError:

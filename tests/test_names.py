@@ -1,4 +1,4 @@
-"""What a user finds by name: `__all__`, `dir`, `help`, type checkers, and the words of others."""
+"""Names that a user finds: `__all__`, `dir`, `help`, type checkers, and the words of others."""
 
 import ast
 import importlib

@@ -43,7 +43,7 @@ def execute(code, space, where):
 
 
 def fresh(preamble=PREAMBLE):
-    """What the page assumes, anew: a recipe may donate the parameters."""
+    """The names that the page assumes, made anew: a recipe may donate the parameters."""
     space = {}
     execute(preamble, space, "Recipes")
     return space

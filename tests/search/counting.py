@@ -36,7 +36,7 @@ def count(what: str, cases: int = 1) -> None:
 
 
 def cases(counts: collections.Counter[str]) -> int:
-    """How many inputs were generated and judged, each once."""
+    """The number of inputs that were generated and judged, each once."""
     others = sum(n for what, n in counts.items() if what.startswith(AGAIN))
     return counts.total() - others - counts["mutants killed"]
 

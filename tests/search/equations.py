@@ -341,7 +341,7 @@ def caution(rescale, is_direction=False):
 
 
 def fitted(scale):
-    """What each scale multiplies a matrix of three rows and two columns by."""
+    """The factor of each scale for a matrix of three rows and two columns."""
     return {
         None: 1.0,
         "rows_over_columns": 1.5**0.5,

@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What is changed, for the table."""
+        """The change, as the table shows it."""
         old, new = (" ".join(text.split()) for text in (self.old, self.new))
         return f"{self.module}: {old} -> {new}"
 

@@ -90,7 +90,7 @@ def damage(folder, data):
 
 
 def bits(tree):
-    """What must be the same, leaf by leaf."""
+    """The properties that must be the same, leaf by leaf."""
 
     def of(x):
         x = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x

@@ -97,7 +97,7 @@ TYPES = {
 
 
 class BegunError(Exception):
-    """What was asked for is accepted: work begins."""
+    """Raised where work would begin: the request is accepted."""
 
 
 def begin(*_args, **_kwargs):

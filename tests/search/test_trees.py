@@ -97,7 +97,7 @@ def with_none(tree):
 
 
 def spec(x):
-    """What must not change from step to step."""
+    """The properties that must not change from step to step."""
     return x.shape, x.dtype, x.weak_type
 
 

@@ -141,7 +141,7 @@ def _plugin(name: str) -> str:
 
 
 def _remedy(extra: str, wheels: Sequence[str], name: str) -> str:
-    """What brings a compiler, and what follows from it; or that none is made for this system."""
+    """A remedy for a missing compiler; or the fact that none is made for this system."""
     here = f"{platform.system()} on {platform.machine()}"
     if here != "Linux on x86_64":
         return f"it is made for Linux on x86_64, and this is {here}"
