@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import needed
 import pytest
+import quick
 import versions
 
 versions.fill_in()
@@ -33,8 +34,10 @@ def pytest_configure(config):
 
     counting.seed_of_run()  # before workers start, which inherit it
     config.pluginmanager.register(counting.Reporter())
+    quick.start()
     if hasattr(config, "cache"):
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+        programs = config.cache.mkdir("xla-quick" if quick.is_quick() else "xla")
+        jax.config.update("jax_compilation_cache_dir", str(programs))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # What another process is just writing is compiled.
     unreadable = "ignore:Error reading persistent compilation cache entry:UserWarning"
