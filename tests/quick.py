@@ -1,4 +1,4 @@
-"""The compiler of the tests: of XLA's ways to write code for CPUs, the one that is done first."""
+"""The compiler of the tests: XLA with few of its optimizations, which is done sooner."""
 
 import importlib.metadata
 import os
@@ -9,26 +9,32 @@ AS_USERS_COMPILE = "LION_JAX_TESTS_AS_USERS_COMPILE"
 
 
 def is_quick():
-    """Tells whether jaxlib still has the older emitters, and nobody asked for the newer ones.
+    """Tells whether nobody asked for programs as users compile them.
 
-    Most of the tests' time is the compilation of small programs, and the older emitters halve it.
-    CI runs the default tests with those that users have: LION_JAX_TESTS_AS_USERS_COMPILE=1.
+    Most of the tests' time is the compilation of small programs. CI compiles those of the default
+    tests as users do, with LION_JAX_TESTS_AS_USERS_COMPILE=1, and those of the slow ones quickly.
     """
-    version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
-    return (0, 7) <= version <= (0, 10) and AS_USERS_COMPILE not in os.environ
+    return AS_USERS_COMPILE not in os.environ
 
 
 def flags():
     """The flags of XLA with which a process compiles quickly; it must not start libtpu.
 
-    An unknown flag ends a process: jaxlib 0.12 and libtpu have the newer emitters alone.
+    The older of XLA's two ways to write code for CPUs takes half the time. jaxlib 0.12 and libtpu
+    have the newer one alone, and an unknown flag ends a process.
     """
     given = os.environ.get("XLA_FLAGS", "")
-    return f"{given} --xla_cpu_use_fusion_emitters=false" if is_quick() else given
+    version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+    has_older = (0, 7) <= version <= (0, 10)
+    older = "--xla_cpu_use_fusion_emitters=false"
+    return f"{given} {older}" if is_quick() and has_older else given
 
 
 def start():
     """Starts jax with these flags, and leaves the environment without them for libtpu."""
+    if is_quick():
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the processes that tests start
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = flags()
     jax.devices()

@@ -388,6 +388,7 @@ def test_a_sweep_vmaps(entry):
 
 @every_entry
 def test_pmap_equals_one_device(entry):
+    """Up to one unit in the last place of weights up to 8: products and sums contract elsewhere."""
     tx, devices = entry.make(), jax.local_device_count()
     assert devices == 8
 
@@ -399,7 +400,7 @@ def test_pmap_equals_one_device(entry):
     params, state = copy(small()), copy(tx.init(small()))
     for gradient in SMALL:
         params, state = step(params, state, copy(gradient))
-    assert_close(jax.tree.map(lambda x: x[-1], params), alone(entry.name))
+    assert_close(jax.tree.map(lambda x: x[-1], params), alone(entry.name), atol=5e-7)
 
 
 @every_entry

@@ -136,7 +136,7 @@ def test_state_and_updates_keep_their_structure(tree, name, names):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
-@long(90)
+@long(60)
 @given(st.data())
 def test_state_and_updates_keep_their_structure_at_length(part, data):
     name = data.draw(st.sampled_from(sorted(ALL)[part::8]))
@@ -144,7 +144,7 @@ def test_state_and_updates_keep_their_structure_at_length(part, data):
 
 
 @pytest.mark.slow
-@long(60)
+@long(40)
 @given(trees(("float64", "float32", "bfloat16")), st.sampled_from(sorted(ALL)), nestings(0))
 def test_float64_keeps_its_structure(tree, name, names):
     with jax.enable_x64(True):
@@ -247,7 +247,7 @@ def test_a_rule_is_the_same_compiled_mapped_and_by_itself(name, tree, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(16))
-@long(4)
+@long(2)
 @given(st.data())
 def test_nestings_are_finite_on_any_values(part, data):
     name = data.draw(st.sampled_from(sorted(NESTED)[part::16]))
@@ -256,7 +256,7 @@ def test_nestings_are_finite_on_any_values(part, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
-@long(3)
+@long(2)
 @given(st.data())
 def test_nestings_are_the_same_compiled_mapped_and_by_themselves(part, data):
     name = data.draw(st.sampled_from(sorted(NESTED)[part::8]))
