@@ -62,6 +62,13 @@ def _entry_of(item):
     return getattr(entry, "name", None)
 
 
+@pytest.fixture(scope="module")
+def optimized():
+    """All of XLA's optimizations: where two programs' bits are compared, and where much is run."""
+    with quick.optimized():
+        yield
+
+
 @pytest.fixture
 def x64():
     """float64 for the length of one test."""

@@ -1,5 +1,6 @@
 """The compiler of the tests: XLA with few of its optimizations, which is done sooner."""
 
+import contextlib
 import importlib.metadata
 import os
 
@@ -32,10 +33,21 @@ def flags():
 
 def start():
     """Starts jax with these flags, and leaves the environment without them for libtpu."""
-    if is_quick():
-        jax.config.update("jax_disable_most_optimizations", True)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the processes that tests start
+    _optimize(not is_quick())
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = flags()
     jax.devices()
     os.environ["XLA_FLAGS"] = given
+
+
+@contextlib.contextmanager
+def optimized():
+    """All of XLA's optimizations for as long as this lasts, also in processes that are started."""
+    _optimize(True)
+    yield
+    _optimize(not is_quick())
+
+
+def _optimize(is_wanted):
+    jax.config.update("jax_disable_most_optimizations", not is_wanted)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not is_wanted))

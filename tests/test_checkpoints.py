@@ -526,6 +526,7 @@ def is_unfinished(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_a_run_killed_twenty_times_ends_where_an_unbroken_one_does(tmp_path, capsys, monkeypatch):
     """Kills come when a checkpoint has appeared, or before, a random moment later."""
     monkeypatch.setenv("PYTHONPATH", str(Path(killed_run.__file__).parent))

@@ -71,7 +71,7 @@ def test_its_text_quotes_what_its_outputs_show(path):
 
 
 def smaller(source):
-    """The cell with fewer steps, trials, studies and seeds, as many as its claims need to be told."""
+    """The cell with fewer steps, trials, studies and seeds, but enough of them for intervals."""
     for budget, most in {"steps": 40, "trials": 2, "studies": 2, "seeds": 3}.items():
         number = rf'(?<=\b{budget}=)\d+|(?<=\b{budget}": )\d+'
         source = re.sub(number, lambda found, most=most: str(min(int(found[0]), most)), source)

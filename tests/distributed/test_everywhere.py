@@ -13,6 +13,8 @@ import lion_jax
 from lion_jax import precision
 from lion_jax.distributed.sharding import state_sharding
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 P = PartitionSpec
 AXES = ("x", "y")
 ENTRIES = {entry.name: entry for entry in CATALOGUE}

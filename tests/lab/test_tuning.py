@@ -15,6 +15,8 @@ from lion_jax.lab.rules.rule import Rule
 from lion_jax.lab.sweeping import tuning
 from lion_jax.lab.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 SMALL = {"steps": 4, "trials": 2, "studies": 2, "seeds": 3, "batch_sizes": 20}
 ADAMW = RULES["adamw"]
 COPIES = [

@@ -16,6 +16,8 @@ from lion_jax.lab.tasks.catalogue import TASKS
 from lion_jax.lab.training import SCHEDULES, seeded
 from lion_jax.precision import with_quantized_state
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 WARM_UP = 100  # steps until a moment that starts at 0 is filled: 1 - 0.99**100 is 63%
 STEPS, FRESH = 600, 300
 RATE = 0.0046  # lion's on both tasks, chosen on validation data by lion-jax compare

@@ -13,6 +13,8 @@ from lion_jax import checkpoints
 from lion_jax.distributed import sign_gather, state_sharding
 from lion_jax.precision import with_master_weights, with_quantized_state
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 RULES = {
     "lion": lambda: lion_jax.lion(1e-3, weight_decay=0.1),
     "adamw": lambda: optax.adamw(1e-3, weight_decay=0.1),

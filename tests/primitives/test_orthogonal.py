@@ -65,6 +65,7 @@ def test_a_vector_is_divided_by_its_norm_and_zeros_stay():
 
 
 @pytest.mark.sampled
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("scale", "tall", "wide"),
     [

@@ -39,7 +39,7 @@ def test_a_rule_is_its_equation(name, data):
 
 @pytest.mark.slow
 @every_rule
-@long(150)
+@long(120)
 @given(st.data())
 def test_a_rule_is_its_equation_at_length(name, data):
     check(data.draw(cases(name)))

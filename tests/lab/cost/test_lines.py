@@ -69,17 +69,17 @@ LIMITS = [
     # step, dtype of weights, device, model, and at most: bytes, bytes of the cheapest step, kernels
     # of all leaves, temporary bytes, all but kernels per parameter
     ("lion", F32, "h100", "gpt2", {"bytes": 20.01, "kernels": 160}),
-    ("lion_bf16", BF16, "h100", "gpt2", {"bytes": 10.01}),
+    ("lion_bf16", BF16, "h100", TWO_LAYERS, {"bytes": 10.01}),
     ("lion", BF16, "h100", "gpt2", {"bytes": 14.01}),
-    ("adan", F32, "h100", "gpt2", {"bytes": 44.1}),
-    ("lamb", F32, "h100", "gpt2", {"bytes": 40.02}),
+    ("adan", F32, "h100", TWO_LAYERS, {"bytes": 44.1}),
+    ("lamb", F32, "h100", TWO_LAYERS, {"bytes": 40.02}),
     ("chain(clip, lion)", F32, "h100", "gpt2", {"bytes": 24.01}),
     ("with_metrics(lion)", F32, "h100", TWO_LAYERS, {"bytes": 20.1, "kernels": 93}),
     ("lookahead(lion, 5)", F32, "h100", "gpt2", {"ordinary": 24.1, "bytes": 32.1}),
     ("with_accumulation(lion, 4)", F32, "h100", "gpt2", {"bytes": 28.01}),
-    ("with_finite_guard(lion)", F32, "h100", "gpt2", {"bytes": 24.01}),
+    ("with_finite_guard(lion)", F32, "h100", TWO_LAYERS, {"bytes": 24.01}),
     ("chain(lion, round_stochastically)", BF16, "h100", TWO_LAYERS, {"kernels": 40}),
-    ("lion_bf16", BF16, "v5e", "gpt2", {"bytes": 10.05}),
+    ("lion_bf16", BF16, "v5e", TWO_LAYERS, {"bytes": 10.05}),
     ("lion_bf16", BF16, "v5e", FOUR, {"bytes": 10.05}),
     ("lion", BF16, "v5e", "gpt2", {"bytes": 14.05}),
     ("lion", BF16, "v5e", FOUR, {"bytes": 14.05}),
@@ -90,7 +90,7 @@ LIMITS = [
     ("with_metrics(chain(clip, lion))", F32, "v5e", TWO_LAYERS, {"bytes": 24.1}),
     ("with_finite_guard(lookahead(lion, 5))", F32, "v5e", TWO_LAYERS, {"bytes": 31.2}),
     ("with_accumulation(lookahead(lion, 5), 4)", F32, "v5e", TWO_LAYERS, {"bytes": 36.1}),
-    ("mars_lion", F32, "h100", "gpt2", {"bytes": 36.1}),
+    ("mars_lion", F32, "h100", TWO_LAYERS, {"bytes": 36.1}),
 ]
 
 
