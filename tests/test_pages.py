@@ -9,7 +9,9 @@ import textwrap
 import unicodedata
 from pathlib import Path
 
+import optax
 import pytest
+from versions import needs
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -198,6 +200,7 @@ def test_the_tables_of_the_reference_name_what_is_on_their_page():
         assert table == entries, page
 
 
+@needs(optax, "signum")
 def test_names_of_other_packages_exist():
     spec = importlib.util.spec_from_file_location("elsewhere", DOCS / "_extensions/elsewhere.py")
     elsewhere = importlib.util.module_from_spec(spec)

@@ -27,7 +27,7 @@ class Matrix:
 
     def __post_init__(self):
         """Refuses all else, None and scalars included."""
-        assert self.w.ndim == 2
+        assert len(self.w.shape) == 2
 
 
 def tree(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:

@@ -63,8 +63,8 @@ def state_sharding(
       >>> tx = lion_jax.lion(1e-3)
       >>> shardings = state_sharding(tx, params, rows)
       >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
-      >>> print({leaf.sharding.spec for leaf in jax.tree.leaves(state) if leaf.ndim == 2})
-      {P('data',)}
+      >>> print({tuple(leaf.sharding.spec) for leaf in jax.tree.leaves(state) if leaf.ndim == 2})
+      {('data',)}
     """
     parameters = place_parameters(params, param_sharding)
     shardings = _shardings(_place(optimizer, params, parameters, param_sharding))
@@ -120,8 +120,8 @@ def zero_sharding(
       >>> whole = NamedSharding(mesh, PartitionSpec())
       >>> params = {"embedding": jax.ShapeDtypeStruct((50257, 768), jnp.float32)}
       >>> shardings = zero_sharding(lion_jax.lion(1e-3), params, whole, "data")
-      >>> print([sharding.spec for sharding in jax.tree.leaves(shardings) if sharding.spec])
-      [P(None, 'data')]
+      >>> print([tuple(each.spec) for each in jax.tree.leaves(shardings) if each.spec])
+      [(None, 'data')]
 
     References:
       Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter Models

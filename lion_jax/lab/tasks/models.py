@@ -1,5 +1,6 @@
 """Tasks of whole models: a module of flax nnx, flax linen or equinox, and a loss of it."""
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -131,6 +132,8 @@ def _of_nnx(make: Callable[[jax.Array], Any]) -> tuple[_Init, _Run]:
     from flax import nnx
 
     graph = nnx.split(make(jax.random.key(0)), nnx.Param, ...)[0]
+    # flax 0.11 has no such argument, and always copies.
+    copied = {"copy": True} if "copy" in inspect.signature(nnx.merge).parameters else {}
 
     def init(key):
         _, params, state = nnx.split(make(key), nnx.Param, ...)
@@ -138,7 +141,7 @@ def _of_nnx(make: Callable[[jax.Array], Any]) -> tuple[_Init, _Run]:
 
     def run(function, training):
         def pure(params, state, key, *arguments):
-            module = nnx.merge(graph, params, state, copy=True)
+            module = nnx.merge(graph, params, state, **copied)
             module.train() if training else module.eval()
             value = function(module, *arguments)
             return value, nnx.split(module, nnx.Param, ...)[2]
