@@ -2,8 +2,6 @@
 
 import os
 import re
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from children import free_address, started
 
 import lion_jax
 
@@ -214,41 +213,26 @@ def test_several_hosts_are_found_and_agree(tmp_path):
     report = "print(jax.process_count(), jax.device_count(), float(value))"
     script = tmp_path / "script.py"
     script.write_text("\n".join(["import jax", first, PREAMBLE, rest, report]))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     ours = ("JAX_", "XLA_", "SLURM_")
     settings = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     settings |= {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(DEVICES),
-        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_COORDINATOR_ADDRESS": free_address(),
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_NTASKS": str(PROCESSES),
     }
-    logs = [tmp_path / f"{i}.log" for i in range(PROCESSES)]
-    children = []
-    try:
-        for i, log in enumerate(logs):
-            own = {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
-            with log.open("w") as file:
-                children.append(
-                    subprocess.Popen(
-                        [sys.executable, script],
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                        env=settings | own,
-                    )
-                )
+    commands = {
+        tmp_path / f"{i}.log": (
+            [sys.executable, script],
+            settings | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+        )
+        for i in range(PROCESSES)
+    }
+    with started(commands) as children:
         assert [child.wait(timeout=120) for child in children] == [0] * PROCESSES
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-        for log in logs:  # pytest shows them if the test fails
-            print(f"--- {log.name}\n{log.read_text()}")
-    said = [log.read_text().split("\n")[-2].split() for log in logs]
+    said = [log.read_text().split("\n")[-2].split() for log in commands]
     assert said == [said[0]] * PROCESSES
     count, devices, value = said[0]
     assert (int(count), int(devices)) == (PROCESSES, PROCESSES * DEVICES)

@@ -5,8 +5,6 @@ import json
 import os
 import runpy
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from children import free_address, started
 
 from lion_jax import checkpoints
 
@@ -28,15 +27,12 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def started(count, folder):
+def example(count, folder):
     """The example on so many processes, of four devices in all; none outlives the block."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     options = ["--folder", folder, "--steps", STEPS, "--every", EVERY]
     options += ["--devices-per-process", DEVICES // count]
     if count > 1:
-        options += ["--coordinator", address, "--processes", count]
+        options += ["--coordinator", free_address(), "--processes", count]
     ours = ("JAX_", "XLA_", "PYTHONDONTWRITEBYTECODE")  # without which importing jax takes a third
     settings = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     settings |= {
@@ -44,33 +40,18 @@ def started(count, folder):
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    logs = [folder.with_suffix(f".{count}-{i}.log") for i in range(count)]
-    children = []
-    try:
-        for i, log in enumerate(logs):
-            own = ["--process", i] if count > 1 else []
-            with log.open("w") as file:
-                command = [sys.executable, EXAMPLE, *options, *own]
-                children.append(
-                    subprocess.Popen(
-                        [str(word) for word in command],
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                        env=settings,
-                    )
-                )
-        yield children, logs
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-        for log in logs:  # pytest shows them if the test fails
-            print(f"--- {log.name}\n{log.read_text()}")
+    commands = {}
+    for i in range(count):
+        own = ["--process", i] if count > 1 else []
+        log = folder.with_suffix(f".{count}-{i}.log")
+        commands[log] = ([sys.executable, EXAMPLE, *options, *own], settings)
+    with started(commands) as children:
+        yield children, list(commands)
 
 
 def finish(count, folder):
     """Trains to the end, and returns the step that it went on from."""
-    with started(count, folder) as (children, logs):
+    with example(count, folder) as (children, logs):
         assert [child.wait(timeout=120) for child in children] == [0] * count
     first, *others = [log.read_text() for log in logs]
     assert not any("step " in other for other in others)
@@ -97,9 +78,9 @@ def assert_all_others_end(children, victim):
 
 def result(folder):
     """The leaves of parameters and state at the end."""
-    example = runpy.run_path(str(EXAMPLE))
-    params = jax.eval_shape(example["init"], jax.random.key(0))
-    state = jax.eval_shape(example["optimizer"](STEPS).init, params)
+    names = runpy.run_path(str(EXAMPLE))
+    params = jax.eval_shape(names["init"], jax.random.key(0))
+    state = jax.eval_shape(names["optimizer"](STEPS).init, params)
     step, (params, state) = checkpoints.restore(folder, (params, state))
     assert step == STEPS
     return [[np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, state)]
@@ -149,7 +130,7 @@ def test_what_every_process_has_all_of_is_saved_with_a_checksum(unbroken):
 
 def test_two_processes_of_which_one_is_killed_go_on_as_four(unbroken, tmp_path):
     folder = tmp_path / "run"
-    with started(2, folder) as (children, _):
+    with example(2, folder) as (children, _):
         wait_for("20", folder, children)
         children[1].kill()
         assert_all_others_end(children, victim=1)
@@ -162,7 +143,7 @@ def test_two_processes_of_which_one_is_killed_go_on_as_four(unbroken, tmp_path):
 
 def test_two_processes_of_which_the_first_is_killed_while_saving_go_on_as_one(unbroken, tmp_path):
     folder = tmp_path / "run"
-    with started(2, folder) as (children, _):
+    with example(2, folder) as (children, _):
         wait_for("20.*tmp*", folder, children)
         children[0].kill()
         assert_all_others_end(children, victim=0)
@@ -174,7 +155,7 @@ def test_two_processes_of_which_the_first_is_killed_while_saving_go_on_as_one(un
 
 
 def test_a_silent_process_ends_the_other(tmp_path):
-    with started(2, tmp_path / "run") as (children, _):
+    with example(2, tmp_path / "run") as (children, _):
         wait_for("10", tmp_path / "run", children)
         children[0].send_signal(signal.SIGSTOP)
         assert_all_others_end(children, victim=0)
