@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quick
 from catalogue import CATALOGUE, COMBINATORS
 from jax.sharding import NamedSharding, PartitionSpec
 from trees import assert_close, run, small, specs, tree
@@ -388,7 +389,7 @@ def test_a_sweep_vmaps(entry):
 
 @every_entry
 def test_pmap_equals_one_device(entry):
-    """Up to one unit in the last place of weights up to 8: products and sums contract elsewhere."""
+    """Where tests compile quickly, to one unit in the last place of weights up to 8."""
     tx, devices = entry.make(), jax.local_device_count()
     assert devices == 8
 
@@ -400,7 +401,8 @@ def test_pmap_equals_one_device(entry):
     params, state = copy(small()), copy(tx.init(small()))
     for gradient in SMALL:
         params, state = step(params, state, copy(gradient))
-    assert_close(jax.tree.map(lambda x: x[-1], params), alone(entry.name), atol=5e-7)
+    atol = 5e-7 if quick.is_quick() else 1e-7  # XLA contracts other products and sums
+    assert_close(jax.tree.map(lambda x: x[-1], params), alone(entry.name), atol=atol)
 
 
 @every_entry

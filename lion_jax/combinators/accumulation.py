@@ -59,10 +59,10 @@ def with_accumulation(
 
     Returns:
       A transformation from gradients to updates of the parameters' shapes and units, in the inner
-      transformation's dtypes for a mean in at least float32: optax's own rules then step in
-      float32 where parameters are in bfloat16. They are zero except at every k-th call. The state
-      is an :class:`AccumulationState`. A parameter without a gradient at a k-th call takes no step
-      there: its sum goes into the mean of its next one. Extra arguments are handed to the inner
+      transformation's dtypes; zero except at every k-th call. The mean is in at least float32, so
+      optax's own rules give float32 updates of bfloat16 parameters. The state is an
+      :class:`AccumulationState`. A parameter without a gradient at a k-th call takes no step there:
+      its sum goes into the mean of its next one. Extra arguments are handed to the inner
       transformation at every call, but only those of the k-th call have an effect.
 
     Raises:

@@ -132,7 +132,7 @@ def _of_nnx(make: Callable[[jax.Array], Any]) -> tuple[_Init, _Run]:
     from flax import nnx
 
     graph = nnx.split(make(jax.random.key(0)), nnx.Param, ...)[0]
-    # flax 0.11 has no such argument, and always copies.
+    # flax 0.11 has no such argument, and copies.
     copied = {"copy": True} if "copy" in inspect.signature(nnx.merge).parameters else {}
 
     def init(key):

@@ -15,7 +15,7 @@ from lion_jax.lab.cost.published import MODELS
 
 FOUR = {f"w{i}": (8192, 4096) for i in range(4)}
 GPT2 = MODELS["gpt2"].shapes()
-# GPT-2 of two layers, where the compiler takes minutes for all twelve.
+# GPT-2 of two layers: the compilers take up to a minute for all twelve.
 TWO_LAYERS = {n: GPT2[n] for n in ("wte", "wpe", "block_0", "block_1", "ln_f")}
 EMBEDDING = {"wte": GPT2["wte"]}
 WHY_NOT = {
